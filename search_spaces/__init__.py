@@ -1,0 +1,1 @@
+"""What may be searched: spaces of named discrete decisions, each of which decodes to a network."""
