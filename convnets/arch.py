@@ -75,6 +75,15 @@ class Stage:
         if self.se_ratio and self.block == "bottleneck":
             raise ValueError("se_ratio must be 0 for block 'bottleneck'")
 
+    def middle_channels(self, in_channels: int) -> int:
+        """Channels between the first and the last 1x1 convolution of an mbconv or bottleneck fed `in_channels`."""
+        reference = in_channels if self.block == "mbconv" else self.channels
+        return max(1, round(self.expand * reference))
+
+    def squeezed_channels(self, in_channels: int) -> int:
+        """Channels between the two squeeze-excitation layers of a block fed `in_channels`; 0 without them."""
+        return max(1, int(self.se_ratio * in_channels)) if self.se_ratio else 0
+
 
 @dataclass(frozen=True)
 class Arch:
@@ -145,7 +154,8 @@ class Arch:
         if not isinstance(stages, (list, tuple)):
             raise ValueError("stages must be a list")
         values["stages"] = tuple(_from_fields(Stage, stage, f"stages[{i}]") for i, stage in enumerate(stages))
-        return _from_fields(Arch, values, "network")
+        arch: Arch = _from_fields(Arch, values, "network")
+        return arch
 
 
 def _from_fields(kind: type[Any], values: Any, where: str) -> Any:
