@@ -1,0 +1,94 @@
+"""From an `Arch` to the torch module it describes, freshly initialised."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from convnets.arch import Arch
+from convnets.blocks import (
+    Block,
+    activation,
+    bottleneck_branch,
+    conv_branch,
+    conv_norm,
+    mbconv_branch,
+    separable_branch,
+    shortcut,
+)
+
+_BRANCHES = {
+    "conv": conv_branch,
+    "separable": separable_branch,
+    "mbconv": mbconv_branch,
+    "bottleneck": bottleneck_branch,
+}
+
+
+class ConvNet(nn.Module):
+    """Stem, stages of blocks, head, global average, dropout and classifier.
+
+    Takes images [batch, in_channels, height, width] of any size (the Arch's resolution is what its cost is counted
+    at), gives logits [batch, classes]. On CPUs and on GPUs with half precision `.to(memory_format=channels_last)`
+    is the fast layout.
+    """
+
+    def __init__(self, stem: nn.Module, stages: nn.Module, head: nn.Module, dropout: float, classifier: nn.Linear):
+        super().__init__()
+        self.stem = stem
+        self.stages = stages
+        self.head = head
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.head(self.stages(self.stem(images)))
+        return self.classifier(self.dropout(features.mean((2, 3))))  # type: ignore[no-any-return]
+
+
+def build(arch: Arch) -> ConvNet:
+    """The network `arch` in training mode, its weights drawn from torch's global generator.
+
+    Under `torch.device("meta")` it has shapes but no weights, and costs no memory.
+    """
+    stem = conv_norm(arch, arch.in_channels, arch.stem.channels, arch.stem.kernel, arch.stem.stride)
+    if arch.stem.pool:
+        stem.add_module("pool", nn.MaxPool2d(3, 2, padding=1))
+    channels, index, stages = arch.stem.channels, 0, nn.Sequential()
+    for stage in arch.stages:
+        blocks = nn.Sequential()
+        for repeat in range(stage.repeats):
+            stride = stage.stride if repeat == 0 else 1
+            blocks.append(
+                Block(
+                    _BRANCHES[stage.block](arch, stage, channels, stride),
+                    shortcut(arch, stage, channels, stride),
+                    # Linear in depth from 0; the divisor is the number of blocks there are, so the last is below
+                    # arch.drop_connect (0.1875 of 0.2 in B0), as in tensorflow/tpu.
+                    drop_connect=arch.drop_connect * index / arch.blocks,
+                    after=activation(arch) if stage.block == "bottleneck" else None,
+                )
+            )
+            channels, index = stage.channels, index + 1
+        stages.append(blocks)
+    head: nn.Module = conv_norm(arch, channels, arch.head_channels, 1) if arch.head_channels else nn.Identity()
+    net = ConvNet(stem, stages, head, arch.dropout, nn.Linear(arch.head_channels or channels, arch.classes))
+    net.apply(_initialise)
+    return net
+
+
+def _initialise(module: nn.Module) -> None:
+    """The initialisers of tensorflow/tpu's MnasNet and EfficientNet; batch norms start as the identity already.
+
+    A depthwise convolution's fan-out is k * k there (its kernel is k x k x C x 1), so it is divided by the groups
+    here. The classifier's bound is 1 / sqrt(classes): VarianceScaling(1/3, "fan_out", "uniform").
+    """
+    if isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+    elif isinstance(module, nn.Linear):
+        bound = 1.0 / math.sqrt(module.out_features)
+        nn.init.uniform_(module.weight, -bound, bound)
+    if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+        nn.init.zeros_(module.bias)
