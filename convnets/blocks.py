@@ -29,11 +29,11 @@ def conv_norm(
 ) -> nn.Sequential:
     """Convolution, batch norm and, unless `linear`, activation; side n becomes ceil(n / stride).
 
-    Padding is k // 2 on each side. TensorFlow's SAME gives the same sizes, but where the stride is 2 it puts the odd
-    pixel on the other side: weights ported from there need its padding.
+    Dense (groups=1) or depthwise (groups=inputs=outputs). Padding is k // 2 on each side. TensorFlow's SAME gives the
+    same sizes, but where the stride is 2 it puts the odd pixel on the other side: weights ported from there need it.
     """
     layers = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
+        conv=Conv2d(inputs, outputs, kernel, stride, groups),
         norm=nn.BatchNorm2d(outputs, eps=arch.bn_eps, momentum=arch.bn_momentum),
     )
     if not linear:
@@ -41,18 +41,47 @@ def conv_norm(
     return nn.Sequential(layers)
 
 
+class Conv2d(nn.Conv2d):
+    """A convolution without bias, padded by k // 2, that leaves out the weights which only ever meet padding.
+
+    On an n x n map these are the ones further than n - 1 from the kernel's centre; results and gradients are the same
+    without them. At full size nothing is left out. Small proxies end on 1 x 1 maps, where one weight per kernel is
+    left and a convolution is a matrix product: B0 at 32 pixels trains 1.5 times as fast on a CPU core.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        reach = max(input.shape[2:]) - 1
+        unused = self.kernel_size[0] // 2 - reach
+        if reach > 0 and unused <= 0:
+            return super().forward(input)
+        used = slice(unused, self.kernel_size[0] - unused)
+        weight = self.weight[:, :, used, used]
+        if reach > 0:
+            return functional.conv2d(input, weight, None, self.stride, reach, groups=self.groups)
+        if self.groups == 1:
+            return functional.linear(input.flatten(1), weight.flatten(1))[:, :, None, None]
+        return input * weight.to(input.dtype).view(1, -1, 1, 1)  # depthwise: one weight per channel
+
+
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from all channels' means (arXiv 1709.01507)."""
+    """Scale each channel by a gate computed from all channels' means (arXiv 1709.01507).
+
+    Written with linear layers, as in its paper: the 1x1 convolutions of other implementations hold the same weights
+    and take two to three times as long on the CPU.
+    """
 
     def __init__(self, arch: Arch, channels: int, squeezed: int) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.reduce = nn.Linear(channels, squeezed)
         self.activation = activation(arch)
-        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.expand = nn.Linear(squeezed, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor = self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * gate.sigmoid()
+        gate: Tensor = self.expand(self.activation(self.reduce(x.mean((2, 3)))))
+        return x * gate.sigmoid()[:, :, None, None]
 
 
 class PoolShortcut(nn.Module):

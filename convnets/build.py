@@ -74,21 +74,23 @@ def build(arch: Arch) -> ConvNet:
         stages.append(blocks)
     head: nn.Module = conv_norm(arch, channels, arch.head_channels, 1) if arch.head_channels else nn.Identity()
     net = ConvNet(stem, stages, head, arch.dropout, nn.Linear(arch.head_channels or channels, arch.classes))
-    net.apply(_initialise)
+    _initialise(net)
     return net
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise(net: ConvNet) -> None:
     """The initialisers of tensorflow/tpu's MnasNet and EfficientNet; batch norms start as the identity already.
 
-    A depthwise convolution's fan-out is k * k there (its kernel is k x k x C x 1), so it is divided by the groups
-    here. The classifier's bound is 1 / sqrt(classes): VarianceScaling(1/3, "fan_out", "uniform").
+    Every convolution, the 1x1 ones of squeeze-excitation too: normal with variance 2 / fan_out. A depthwise one's
+    fan_out is k * k there (its kernel is k x k x C x 1), hence the groups. The classifier: uniform within
+    1 / sqrt(classes), which is VarianceScaling(1/3, "fan_out", "uniform"). Biases: 0.
     """
-    if isinstance(module, nn.Conv2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
-    elif isinstance(module, nn.Linear):
-        bound = 1.0 / math.sqrt(module.out_features)
-        nn.init.uniform_(module.weight, -bound, bound)
-    if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=math.sqrt(2 / module.out_features))
+            nn.init.zeros_(module.bias)
+    bound = 1 / math.sqrt(net.classifier.out_features)
+    nn.init.uniform_(net.classifier.weight, -bound, bound)
