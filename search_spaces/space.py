@@ -7,15 +7,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from convnets.errors import InputError
-
-if TYPE_CHECKING:
-    from convnets.network import Network
+from convnets.network import Network
 
 Picks = tuple[int, ...]  # the genotype: one index into the choices of each decision
 
