@@ -1,0 +1,153 @@
+"""The front of every command: Hydra configuration in, one line and an exit code out when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from convnets.errors import InputError
+
+CONFIG_FOLDER = Path(__file__).parent
+
+
+def run(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
+    """Run a command on this process's arguments and exit: 0 done, 1 failed, 2 bad input, 130 interrupted.
+
+    Bad input is one line on standard error; anything unexpected keeps its traceback.
+    """
+    if os.getcwd() not in sys.path:  # people's own spaces and evaluators live where they type the command
+        sys.path.insert(0, os.getcwd())
+    signal.signal(signal.SIGTERM, _interrupt)  # a scheduler that ends a job is as polite as Ctrl-C
+    try:
+        sys.exit(command(sys.argv[1:]) or 0)
+    except InputError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def configuration(command: str, name: str, arguments: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration `conf/NAME.yaml` with the command line's overrides, and the choice made in each group.
+
+    `arguments` are Hydra overrides, and `--config-dir FOLDER` for YAML files of the user's own.
+    Raises InputError naming the option that is unknown, malformed or missing, with what is allowed.
+    """
+    defaults = (CONFIG_FOLDER / f"{name}.yaml").read_text()
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {command}", allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"Options are key=value pairs over these defaults:\n\n{defaults}",
+        epilog=_groups(), usage="%(prog)s [--config-dir FOLDER] [key=value ...]",
+    )  # fmt: skip
+    parser.add_argument("--config-dir", type=Path, help="folder with YAML files of your own, one subfolder a group")
+    parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
+    parser.error = _refuse  # type: ignore[method-assign]
+    given = parser.parse_args(arguments)
+    overrides = _open_custom_groups(given.overrides)
+    if given.config_dir is not None:
+        if not given.config_dir.is_dir():
+            raise InputError(f"--config-dir {given.config_dir}: no such folder")
+        overrides.append(f"hydra.searchpath=[file://{given.config_dir.resolve()}]")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        try:
+            _check_keys(name, overrides)
+            config = compose(name, overrides=overrides, return_hydra_config=True)
+            choices = {group: str(choice) for group, choice in config.hydra.runtime.choices.items() if choice}
+            with open_dict(config):
+                del config["hydra"]
+            missing = sorted(OmegaConf.missing_keys(config))
+            if missing:
+                raise InputError(f"{missing[0]} is missing; give {missing[0]}=...")
+            OmegaConf.resolve(config)
+        except MissingConfigException as error:
+            raise InputError(_unknown_option(error)) from None
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(one_line(error)) from None
+    for group in choices:
+        if choices[group] == "custom":  # the user's own, known by its dotted path
+            choices[group] = str(config[group]["_target_"])
+    return config, choices
+
+
+def construct(config: DictConfig, name: str, **arguments: Any) -> Any:
+    """Construct the object that the group `name` describes.
+
+    Raises InputError when its `_target_` cannot be found, or when it does not accept one of its settings.
+    """
+    try:
+        return instantiate(config[name], **arguments)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while isinstance(cause, InstantiationException):  # once more for each level of nesting
+            cause = cause.__cause__
+        if isinstance(cause, (InputError, ValueError, ImportError)) or cause is None:
+            raise InputError(f"{name}: {one_line(cause or error)}") from None
+        if isinstance(cause, TypeError) and "argument" in str(cause):  # a setting that the target does not take
+            raise InputError(f"{name}: {one_line(cause)}") from None
+        raise cause from None
+
+
+def one_line(error: BaseException | str) -> str:
+    """A message of several lines, as Hydra's are, as one."""
+    return " ".join(str(error).split())
+
+
+def _open_custom_groups(overrides: Sequence[str]) -> list[str]:
+    """`space._target_=my.Space space.width=2` replaces the whole group: the default's settings are not the user's."""
+    custom = {override.split("._target_=")[0] for override in overrides if "._target_=" in override}
+    custom = {name for name in custom if (CONFIG_FOLDER / name / "custom.yaml").exists()}
+    opened = [f"{name}=custom" for name in sorted(custom)]
+    for override in overrides:
+        group = override.split("=")[0].split(".")[0]
+        opened.append(f"++{override}" if group in custom and "." in override.split("=")[0] else override)
+    return opened
+
+
+def _check_keys(name: str, overrides: Sequence[str]) -> None:
+    """InputError for an override of a top-level key that does not exist, with the nearest that does."""
+    allowed = [str(key) for key in compose(name)]
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = str(override.key_or_group).split(".")[0].split("@")[0]
+        if key not in allowed and key != "hydra" and not override.is_add():
+            near = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise InputError(f"unknown option {key!r}; {hint}allowed: {', '.join(allowed)}")
+
+
+def _unknown_option(error: MissingConfigException) -> str:
+    missing, options = str(error.missing_cfg_file or ""), error.options
+    group, _, option = missing.rpartition("/")
+    if not options:
+        return one_line(error)
+    return f"{group}={option}: there is no such {group}; allowed: {', '.join(sorted(options))}"
+
+
+def _groups() -> str:
+    """The choices of every group, for --help."""
+    folders = sorted(folder for folder in CONFIG_FOLDER.iterdir() if folder.is_dir() and any(folder.glob("*.yaml")))
+    lines = [f"  {folder.name}={'|'.join(sorted(f.stem for f in folder.glob('*.yaml')))}" for folder in folders]
+    return "\n".join(["groups:", *lines])
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InputError(message)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,134 @@
+"""The folder of one run: `runs/NAME/`, its lock, and where its results came from."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from convnets.atomic_file import write_atomically
+from convnets.errors import InputError
+
+RUNS = Path("runs")
+
+
+def run_folder(name: str | None) -> Path:
+    """Where a run of this name lives; nothing is created. No name: a timestamp.
+
+    Raises InputError for a name that is more than a plain folder name, so that a run cannot leave `runs/`.
+    """
+    if name is None:
+        name = datetime.now().strftime("%Y%m%d-%H%M%S")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", str(name)):
+        raise InputError(f"name={name}: a run's name has letters, digits, '.', '_' and '-' only, and no folders")
+    folder = RUNS / str(name)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"name={name}: {folder} exists and is no folder")
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder, creating it, so that no second process writes to it.
+
+    The system frees the lock when its owner dies, however it dies. Raises InputError naming the owner.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / ".lock", "a+")  # noqa: SIM115  held open as long as the lock
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(f"{folder} is in use by {file.read().strip() or 'another process'}") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def write_config(folder: Path, config: DictConfig) -> None:
+    """`config.yaml`: the resolved configuration, and under `provenance` what it ran on and with."""
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    text = yaml.safe_dump({**resolved, "provenance": provenance()}, sort_keys=False)
+    write_atomically(folder / "config.yaml", text)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A mapping as readable JSON."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git revision, hardware and command line of this process."""
+    packages = ("phinas", "torch", "ray", "optuna", "numpy", "pandas", "hydra-core", "scikit-learn")
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in packages},
+        "git": _git_revision(),
+        "hardware": {
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "gpus": _gpus(),
+        },
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the source tree that runs, with "-dirty" for uncommitted changes; None for an installed package."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        return subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _gpus() -> list[str]:
+    """Names of the CUDA devices; asked of torch only where it is already loaded, since loading it takes seconds."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -1,0 +1,1 @@
+"""Engines run evaluations: in this process, or on the workers of a Ray cluster."""

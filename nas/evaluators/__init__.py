@@ -1,0 +1,1 @@
+"""Evaluators measure networks: by training a proxy, or by looking at results that others published."""

@@ -1,0 +1,157 @@
+"""The journal: one line per finished evaluation, on disk before anyone acts on it. It is the state of a search."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from convnets.errors import InputError
+from search_spaces.space import Picks
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished evaluation. It holds no clock times, so that equal searches write equal journals.
+
+    number       the evaluation's number, counted from 0 in the order of asking.
+    picks        what the controller proposed: one index into each decision's choices.
+    key          identity of the network.
+    costs        what was known before the evaluation: macs, params, activations.
+    curve        accuracy after each step (epoch) of the evaluation, fractions; the last is the result.
+    reward       reward of the result; None when the evaluation failed.
+    stopped      halted early by successive halving: its accuracy is that of fewer epochs than the others'.
+    error        why the candidate failed, one line; None when it did not.
+    """
+
+    number: int
+    picks: Picks
+    key: str
+    costs: Mapping[str, float]
+    curve: tuple[float, ...] = ()
+    reward: float | None = None
+    stopped: bool = False
+    error: str | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The last accuracy measured; None when the evaluation failed."""
+        return self.curve[-1] if self.curve and self.error is None else None
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
+    """One line: the record as JSON, with a checksum of itself."""
+    text = json.dumps(record, separators=(",", ":"))
+    return f'{text[:-1]},"crc":{zlib.crc32(text.encode())}}}\n'.encode()
+
+
+def _decode(line: bytes) -> dict[str, Any]:
+    """The inverse of `_encode`; ValueError when the line is damaged."""
+    text, separator, checksum = line.decode().rstrip("\n").rpartition(',"crc":')
+    if not separator or zlib.crc32(f"{text}}}".encode()) != int(checksum.removesuffix("}")):
+        raise ValueError("the checksum does not match")
+    record = json.loads(text + "}")
+    assert isinstance(record, dict)
+    return record
+
+
+def _entry(record: dict[str, Any]) -> Entry:
+    return Entry(**{**record, "picks": tuple(record["picks"]), "curve": tuple(record["curve"])})
+
+
+def read_journal(path: Path | str) -> tuple[dict[str, Any], list[Entry], int]:
+    """Settings of the search, its finished evaluations in the order they finished, and the length in bytes of the
+    sound part: a line without its end, as an interrupted write leaves it, is no part of the journal.
+
+    Reads only. Raises InputError naming the line that is damaged, or a version that this release cannot read.
+    """
+    sound, settings, entries = 0, {}, []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            record = _decode(line)
+            if number == 1:
+                if record["journal"] != VERSION:
+                    raise InputError(
+                        f"{path} is a journal of version {record['journal']}; this release reads {VERSION}"
+                    )
+                settings = record["settings"]
+            else:
+                entries.append(_entry(record))
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}, line {number} is damaged ({error}); nothing was changed") from None
+        sound += len(line)
+    return settings, entries, sound
+
+
+class Journal:
+    """The one writer of a journal file. Opening creates the file, or repairs a torn last line and reads the rest."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """`settings` is what must agree for two searches to be one.
+
+        Raises InputError naming what differs from an existing journal's settings, or the line that is damaged.
+        """
+        self.path = path
+        self.entries: list[Entry] = []
+        self.repaired = False
+        started = False
+        if path.exists():
+            found, self.entries, sound = read_journal(path)
+            started = sound > 0
+            if started:
+                _check_same(path, found, settings)
+            self.repaired = sound < path.stat().st_size
+            if self.repaired:
+                os.truncate(path, sound)
+        self._file: BinaryIO = open(path, "ab")  # noqa: SIM115  closed by close()
+        if not started:
+            self._write({"journal": VERSION, "settings": settings})
+
+    def append(self, entry: Entry) -> None:
+        """Write the entry and force it to disk; when this returns, it cannot be lost."""
+        self._write(asdict(entry))
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(_encode(record))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def check_journal(path: Path, settings: Mapping[str, Any]) -> None:
+    """InputError where the journal at `path` is damaged or of other settings; changes nothing. No journal is fine."""
+    if path.exists():
+        found, _, sound = read_journal(path)
+        if sound:
+            _check_same(path, found, settings)
+
+
+def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """InputError listing every setting in which the journal and this command differ."""
+    before, now = _flatten(found), _flatten(json.loads(json.dumps(given)))
+    differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if differing:
+        shown = ", ".join(f"{name}={before.get(name)} (now {now.get(name)})" for name in differing)
+        raise InputError(f"{path} was started with {shown}; give another name= or the same settings")
+
+
+def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        return {prefix: settings}
+    leaves: dict[str, Any] = {}
+    for name, value in settings.items():
+        leaves |= _flatten(value, f"{prefix}.{name}" if prefix else name)
+    return leaves

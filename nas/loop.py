@@ -1,0 +1,146 @@
+"""The search itself: ask the controller, evaluate elsewhere, write the journal, tell the controller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from convnets.network import Network
+from nas.controller import Controller, Result
+from nas.evaluator import Evaluator
+from nas.halving import Halving
+from nas.journal import Entry, Journal
+from nas.problem import SearchProblem
+from search_spaces.space import Picks
+
+RewardOf = Callable[[float, Mapping[str, float]], float]  # (accuracy, costs) -> reward
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network on its way to an evaluator. `seed` is the evaluation's own, drawn from (search seed, number)."""
+
+    number: int
+    picks: Picks
+    network: Network
+    seed: int
+    costs: Mapping[str, float]
+
+
+class Search:
+    """The bookkeeping that every engine drives: `propose`, then `keeps` for each measurement, then `finish`.
+
+    `watch` is shown every entry once it is safe, with the seconds between its proposal and its end.
+    Its state is the journal. Construction replays what the journal holds, so a search that was interrupted and one
+    that was not are the same search.
+    """
+
+    def __init__(
+        self,
+        problem: SearchProblem,
+        controller: Controller,
+        reward: RewardOf,
+        journal: Journal,
+        budget: int,
+        seed: int,
+        halving: Halving | None = None,
+        watch: Callable[[Entry, float], None] = lambda entry, seconds: None,
+    ) -> None:
+        self.problem = problem
+        self.controller = controller
+        self.reward = reward
+        self.journal = journal
+        self.budget = budget
+        self.seed = seed
+        self.halving = halving
+        self.watch = watch
+        self.in_flight: dict[int, Candidate] = {}
+        self.exhausted = False
+        self._curves: dict[int, list[float]] = {}
+        self._started: dict[int, float] = {}
+        self._finished = {entry.number for entry in journal.entries}
+        self._next_number = 0
+        for entry in journal.entries:
+            if halving:
+                halving.replay([reward(accuracy, entry.costs) for accuracy in entry.curve])
+            self._tell(entry)
+
+    @property
+    def done(self) -> bool:
+        """Whether everything was evaluated, or the controller knows nothing new to evaluate."""
+        return len(self._finished) >= self.budget or (self.exhausted and not self.in_flight)
+
+    def propose(self) -> Candidate | None:
+        """The next candidate, or None while there is none: the budget is in flight or the space is exhausted."""
+        number = self._next_number
+        while number in self._finished or number in self.in_flight:
+            number += 1
+        if number >= self.budget:
+            return None
+        picks = self.controller.ask(number, [candidate.picks for candidate in self.in_flight.values()])
+        # With evaluations in flight, a controller may find something new once it has been told of them.
+        self.exhausted = picks is None
+        if picks is None:
+            return None
+        self._next_number = number
+        candidate = Candidate(
+            number=number,
+            picks=picks,
+            network=self.problem.network(picks),
+            seed=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),
+            costs=self.problem.cost(picks),
+        )
+        self.in_flight[number] = candidate
+        self._started[number] = time.monotonic()
+        return candidate
+
+    def keeps(self, number: int, step: int, accuracy: float) -> bool:
+        """Note the accuracy after a step (counted from 1), and say whether the evaluation is worth continuing."""
+        # An evaluation that was started again elsewhere, after its worker died, begins again at step 1.
+        curve = self._curves.setdefault(number, [])
+        again = step <= len(curve)
+        del curve[step - 1 :]
+        curve.append(accuracy)
+        if self.halving is None or again:
+            return True
+        return self.halving.keeps(step, self.reward(accuracy, self.in_flight[number].costs))
+
+    def finish(self, number: int, stopped: bool = False, error: str | None = None) -> Entry:
+        """Journal the outcome, then tell the controller."""
+        candidate = self.in_flight[number]
+        curve = tuple(self._curves.pop(number, ()))
+        entry = Entry(
+            number=number,
+            picks=candidate.picks,
+            key=candidate.network.key(),
+            costs=candidate.costs,
+            curve=curve,
+            reward=self.reward(curve[-1], candidate.costs) if error is None else None,
+            stopped=stopped,
+            error=error,
+        )
+        self.journal.append(entry)
+        del self.in_flight[number]
+        self._finished.add(number)
+        self._tell(entry)
+        self.watch(entry, time.monotonic() - self._started.pop(number))
+        return entry
+
+    def _tell(self, entry: Entry) -> None:
+        self.controller.tell(Result(entry.number, entry.picks, entry.accuracy, entry.reward))
+
+
+class Engine(Protocol):
+    """Runs evaluations until the search is done. Interrupted, it leaves no evaluation half recorded."""
+
+    def __call__(self, search: Search, evaluator: Evaluator) -> None: ...
+
+
+def best_of(entries: list[Entry]) -> Entry | None:
+    """The entry of the highest reward among those evaluated to the end, the earliest of equals; None if none was."""
+    complete = [entry for entry in entries if entry.reward is not None and not entry.stopped]
+    return max(complete, key=lambda entry: (entry.reward, -entry.number), default=None)

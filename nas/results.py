@@ -1,0 +1,83 @@
+"""The files that a search leaves behind: `trials.csv`, `best.yaml`, `summary.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from conf.run_folder import write_json
+from convnets.arch import Arch, Stage
+from convnets.arch_file import write_arch
+from convnets.atomic_file import write_atomically
+from nas.journal import Entry
+from nas.loop import best_of
+from nas.problem import SearchProblem
+from search_spaces.space import Picks, choices_of
+
+
+def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, seconds: Mapping[int, float]) -> None:
+    """`trials.csv`: one row per evaluation in the order they finished, one column per decision."""
+    rows = [
+        {
+            "number": entry.number, "reward": entry.reward, "accuracy": entry.accuracy, **entry.costs,
+            "epochs": len(entry.curve), "stopped": entry.stopped, "error": entry.error,
+            "seconds": seconds.get(entry.number), "key": entry.key,
+            **choices_of(problem.decisions, entry.picks),
+        }
+        for entry in entries
+    ]  # fmt: skip
+    write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
+
+
+def write_best(path: Path, entry: Entry, problem: SearchProblem) -> None:
+    """`best.yaml`: the best network, as an `Arch` where it is one, else as its key and the choices that make it."""
+    network = problem.network(entry.picks)
+    if isinstance(network, Arch):
+        write_arch(network, path)
+    else:
+        content = {"key": entry.key, "choices": choices_of(problem.decisions, entry.picks)}
+        write_atomically(path, yaml.safe_dump(content, sort_keys=False))
+
+
+def write_summary(
+    path: Path, entries: Sequence[Entry], seconds: float, target_flops: float, seed: int, names: Mapping[str, str]
+) -> None:
+    """`summary.json`: the best network and the totals, for scripts."""
+    best = best_of(list(entries))
+    summary: dict[str, Any] = {
+        "best": None if best is None else {
+            "reward": best.reward,
+            "accuracy": best.accuracy,
+            "macs": int(best.costs["macs"]),
+            "params": int(best.costs["params"]),
+            "key": best.key,
+        },
+        "evaluations": len(entries),
+        "unique": len({entry.key for entry in entries}),
+        "failures": sum(entry.error is not None for entry in entries),
+        "stopped": sum(entry.stopped for entry in entries),
+        "seconds": round(seconds, 3),
+        "target_flops": target_flops,
+        **{name: names[name] for name in ("space", "controller", "evaluator", "engine")},
+        "seed": seed,
+    }  # fmt: skip
+    write_json(path, summary)
+
+
+def outline(problem: SearchProblem, picks: Picks) -> str:
+    """A network in one line: `mb6k5-40x3se` is three MBConv6 layers, kernel 5, 40 channels, squeeze-excitation."""
+    network = problem.network(picks)
+    if not isinstance(network, Arch):
+        return " ".join(f"{name}={value}" for name, value in choices_of(problem.decisions, picks).items())
+    return " ".join(_stage(stage) for stage in network.stages)
+
+
+def _stage(stage: Stage) -> str:
+    block = f"mb{stage.expand:g}" if stage.block == "mbconv" else stage.block
+    excited = "se" if stage.se_ratio else ""
+    skip = {"identity": "", "pool": "+pool", "projection": "+proj", "none": "-noskip"}[stage.skip]
+    return f"{block}k{stage.kernel}-{stage.channels}x{stage.repeats}{excited}{skip}"
