@@ -64,10 +64,12 @@ def count(build: Any, input_shape: tuple[int, ...]) -> Cost:
         nonlocal activations
         activations += output.numel()
 
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.device("meta"):
         net = build().eval()
-        for module in net.modules():
-            if isinstance(module, _ConvNd):
-                module.register_forward_hook(add)
-        net(torch.empty(1, *input_shape))
+        image = torch.empty(1, *input_shape)
+    for module in net.modules():
+        if isinstance(module, _ConvNd):
+            module.register_forward_hook(add)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        net(image)
     return Cost(counter.get_total_flops() // 2, sum(p.numel() for p in net.parameters()), activations)
