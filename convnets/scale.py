@@ -10,7 +10,7 @@ from convnets.errors import InputError
 
 ROUNDINGS = ("official", "nearest")
 
-# alpha**phi and its products carry float noise (10 * 1.1 == 11.000000000000002), which ceil would turn into a layer.
+# Sums and powers of coefficients carry float noise (5 * (1.1 + 0.1) > 6), which ceil would turn into a layer.
 _DIGITS = 9
 
 
