@@ -30,7 +30,7 @@ from search_spaces.space import (
     size,
 )
 
-ENCODED = 50  # samples that are encoded back; each takes tens of milliseconds in a space of 40 decisions
+ENCODED = 20  # samples that are encoded back; each takes tens of milliseconds in a space of 40 decisions
 FORWARDED = 2
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -168,7 +168,10 @@ class _Trial:
 
 def _decisions_are_sound(trial: _Trial) -> str:
     decisions = trial.space.decisions
-    check_decisions(decisions)
+    try:
+        check_decisions(decisions)
+    except ValueError as error:
+        raise _Broken(str(error)) from None
     if tuple(trial.space.decisions) != tuple(decisions):
         raise _Broken("`decisions` gives other decisions when read again")
     return f"{len(decisions)} decisions, {size(decisions):,} combinations"
