@@ -1,0 +1,44 @@
+"""What several test files need: a small search without training, and where the measured data lie."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nas.controllers.random import Random
+from nas.halving import Halving
+from nas.journal import Journal
+from nas.loop import Search
+from nas.problem import SearchProblem
+from nas.reward import mnas_soft, on_macs
+from search_spaces.efficientnet import EfficientNet
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads beside a busy process are slower than one
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published results are not in ../shared/data")
+
+MakeSearch = Callable[..., Search]
+
+
+@pytest.fixture
+def make_search(tmp_path: Path) -> MakeSearch:
+    """Build a search in the efficientnet space on tmp_path's journal; call it again to resume."""
+
+    def make(budget: int = 20, seed: int = 0, halving: Halving | None = None, name: str = "journal.jsonl") -> Search:
+        problem = SearchProblem(EfficientNet())
+        journal = Journal(tmp_path / name, {"seed": seed})
+        reward = on_macs(mnas_soft, 400e6)
+        return Search(problem, Random(problem=problem, seed=seed), reward, journal, budget, seed, halving)
+
+    return make
+
+
+@pytest.fixture
+def command_environment() -> dict[str, str]:
+    """For commands run as a user runs them, from a folder of their own."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

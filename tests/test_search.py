@@ -1,0 +1,121 @@
+"""The search's laws: a budget of distinct networks, the same journal from the same seed, and nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from convnets.network import Network
+from nas.engines import inline
+from nas.evaluator import EvaluationFailed, Measurement, measure
+from nas.evaluators.synthetic import Synthetic
+from nas.halving import Halving
+from nas.journal import Entry
+from nas.loop import best_of
+from tests.conftest import MakeSearch
+
+
+def test_inline_search_evaluates_a_budget_of_distinct_networks(make_search: MakeSearch) -> None:
+    search = make_search(budget=30)
+    inline.run(search, Synthetic())
+    entries = search.journal.entries
+    assert [entry.number for entry in entries] == list(range(30))
+    assert len({entry.key for entry in entries}) == 30
+    assert search.done
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_the_same_seed_gives_the_same_journal_however_often_it_is_interrupted(
+    make_search: MakeSearch, tmp_path: Path, halving: bool
+) -> None:
+    evaluator = Synthetic(epochs=9)
+
+    def new(name: str) -> None:
+        inline.run(make_search(budget=40, halving=Halving(epochs=9) if halving else None, name=name), evaluator)
+
+    new("whole.jsonl")
+    new("again.jsonl")
+    whole = (tmp_path / "whole.jsonl").read_bytes()
+    assert (tmp_path / "again.jsonl").read_bytes() == whole
+    lines = whole.splitlines(keepends=True)
+    for kept in range(0, len(lines) + 1, 5):
+        (tmp_path / "cut.jsonl").write_bytes(b"".join(lines[:kept]))
+        new("cut.jsonl")
+        assert (tmp_path / "cut.jsonl").read_bytes() == whole
+
+
+def test_a_larger_budget_extends_and_another_seed_differs(make_search: MakeSearch, tmp_path: Path) -> None:
+    inline.run(make_search(budget=5), Synthetic())
+    inline.run(make_search(budget=12), Synthetic())
+    inline.run(make_search(budget=12, name="whole.jsonl"), Synthetic())
+    inline.run(make_search(budget=12, seed=1, name="other.jsonl"), Synthetic())
+    extended, whole = (tmp_path / "journal.jsonl").read_bytes(), (tmp_path / "whole.jsonl").read_bytes()
+    assert extended == whole
+    assert (tmp_path / "other.jsonl").read_bytes() != whole
+
+
+def test_halving_stops_the_worse_and_never_lets_them_be_best(make_search: MakeSearch) -> None:
+    search = make_search(budget=60, halving=Halving(epochs=9))
+    inline.run(search, Synthetic(epochs=9))
+    entries = search.journal.entries
+    stopped = [entry for entry in entries if entry.stopped]
+    assert len(stopped) > 30
+    assert all(len(entry.curve) in (1, 3) for entry in stopped)
+    assert all(len(entry.curve) == 9 for entry in entries if not entry.stopped)
+    best = best_of(entries)
+    assert best is not None and not best.stopped
+
+
+class _FailsSometimes:
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        yield Measurement(0.2, final=False)
+        if seed % 3 == 0:
+            raise EvaluationFailed("diverged: loss is nan at step 7")
+        yield Measurement(0.5)
+
+
+def test_a_failed_candidate_is_data(make_search: MakeSearch) -> None:
+    search = make_search(budget=30)
+    inline.run(search, _FailsSometimes())
+    failed = [entry for entry in search.journal.entries if entry.error]
+    assert 3 < len(failed) < 20
+    assert all(entry.reward is None and entry.accuracy is None and "step 7" in str(entry.error) for entry in failed)
+
+
+def test_a_bug_in_an_evaluator_stops_the_search(make_search: MakeSearch) -> None:
+    def broken(network: Network, seed: int) -> Iterator[Measurement]:
+        raise KeyError("a bug")
+        yield Measurement(0.0)
+
+    with pytest.raises(KeyError, match="a bug"):
+        inline.run(make_search(), broken)
+
+
+@pytest.mark.parametrize("accuracy", [-0.1, 77.1, float("nan")])
+def test_an_accuracy_that_is_no_fraction_is_refused(accuracy: float) -> None:
+    def percent(network: Network, seed: int) -> Iterator[Measurement]:
+        yield Measurement(accuracy)
+
+    with pytest.raises(ValueError, match="fraction in"):
+        list(measure(percent, None, 0))  # type: ignore[arg-type]
+
+
+def test_an_evaluation_that_began_again_on_another_worker_keeps_one_curve(make_search: MakeSearch) -> None:
+    search = make_search(budget=1, halving=Halving(epochs=9))
+    candidate = search.propose()
+    assert candidate is not None
+    for step, accuracy in [(1, 0.1), (2, 0.2), (1, 0.15), (2, 0.25), (3, 0.3)]:
+        assert search.keeps(candidate.number, step, accuracy)
+    assert search.finish(candidate.number).curve == (0.15, 0.25, 0.3)
+
+
+def test_best_is_the_highest_reward_and_the_earliest_of_equals() -> None:
+    def entry(number: int, reward: float | None, stopped: bool = False) -> Entry:
+        return Entry(number, (0,), str(number), {"macs": 1}, (0.5,), reward, stopped)
+
+    assert best_of([]) is None
+    assert best_of([entry(0, None), entry(1, 0.9, stopped=True)]) is None
+    entries = [entry(3, 0.5), entry(1, 0.5), entry(2, 0.4), entry(4, 0.9, stopped=True)]
+    assert best_of(entries) == entry(1, 0.5)
