@@ -161,7 +161,7 @@ def one_hot(decisions: Sequence[Decision], picks: Sequence[int]) -> npt.NDArray[
 
 RANDOM_STARTS = 8
 EXHAUSTIVE = 2_048  # spaces up to this size are searched to the end, so that their "not in the space" is a proof
-DECODE_BUDGET = 30_000  # decodes before encode gives up; ~2 s of mnasnet
+DECODE_BUDGET = 30_000  # decodes before encode gives up: a few seconds for a space such as mnasnet
 ABSENT = "absent"
 
 Distance = tuple[float, float]  # leaves that differ, and by how much: compared in this order
