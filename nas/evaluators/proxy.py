@@ -1,0 +1,113 @@
+"""Score a network by training it: few epochs, small images, one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from convnets.arch import Arch
+from convnets.build import ConvNet
+from convnets.errors import InputError
+from convnets.network import Network, build_network
+from nas.evaluator import EvaluationFailed, Measurement
+from training.augment import Samples, samples
+from training.dataset import Dataset
+from training.loop import Diverged, device, train
+from training.recipe import Recipe
+
+
+class Proxy:
+    """An evaluator that trains each network from scratch on `data`.
+
+    recipe       how; its `epochs` and `batch_size` are most of the cost.
+    resolution   side of the square that images are stretched to, pixels; None: as they are.
+    stem_stride  stride of an Arch's first convolution while it trains here; None: the network's own. Networks for 224
+                 pixels stride 32-fold, and small images keep more of their detail with 1.
+    score_every  epochs between scores: 1 lets an engine stop early, a larger number saves the time of scoring.
+
+    An Arch is trained at the data's size, channels and classes, without dropout and stochastic depth (a few epochs
+    underfit as it is), and from a classifier of zeros (the initialiser for 1000 classes starts 10 of them at a loss of
+    6, and B0 on the digits at 0.43 instead of 0.75 after three epochs). What the search counts is still the network as
+    the space made it. Other networks are built as they are, and must take the data's channels and give at least as
+    many logits as it has classes (InputError).
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        recipe: Recipe | None = None,
+        resolution: int | None = 32,
+        stem_stride: int | None = None,
+        score_every: int = 1,
+    ) -> None:
+        for name, value in (("resolution", resolution), ("stem_stride", stem_stride), ("score_every", score_every)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} must be a whole number, 1 or more, got {value!r}")
+        self.data = data
+        self.recipe = Recipe() if recipe is None else recipe
+        self.resolution = resolution
+        self.stem_stride = stem_stride
+        self.score_every = score_every
+        self._samples: tuple[Samples, Samples] | None = None
+
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        """Yield the accuracy on the held-out images after each scored epoch; the last is final.
+
+        Raises EvaluationFailed if the loss leaves the finite numbers, or the network does not fit into memory.
+        """
+        if self._samples is None:  # once per worker
+            self._samples = samples(self.data, self.resolution, device())
+        train_set, val_set = self._samples
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                module = build_network(self.adapted(network))
+            if isinstance(module, ConvNet):
+                nn.init.zeros_(module.classifier.weight)
+            self._check_logits(module, train_set)
+            for epoch in train(module, train_set, val_set, self.recipe, seed, score_every=self.score_every):
+                if epoch.accuracy is not None:
+                    yield Measurement(epoch.accuracy, final=epoch.number == self.recipe.epochs)
+        except Diverged as error:
+            raise EvaluationFailed(str(error)) from error
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise EvaluationFailed(f"out of memory at {self._size(train_set)}") from error
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" not in str(error):  # the CPU's way of running out of memory
+                raise
+            raise EvaluationFailed(f"out of memory at {self._size(train_set)}") from error
+
+    def adapted(self, network: Network) -> Network:
+        """What is built: an Arch fitted to the data, as described above; any other network unchanged."""
+        if not isinstance(network, Arch):
+            return network
+        stem = network.stem if self.stem_stride is None else replace(network.stem, stride=self.stem_stride)
+        return replace(
+            network,
+            stem=stem,
+            resolution=self.resolution or max(self.data.train.pixels.shape[1:3]),
+            in_channels=self.data.channels,
+            classes=len(self.data.classes),
+            dropout=0.0,
+            drop_connect=0.0,
+        )
+
+    def _check_logits(self, module: nn.Module, train_set: Samples) -> None:
+        """InputError unless the module gives [n, classes or more]; without this, a wrong width fails far from here."""
+        module = module.to(train_set.labels.device).eval()
+        with torch.no_grad():
+            logits = module(train_set.normalised(train_set.pixels[:2]))
+        classes = len(self.data.classes)
+        if logits.ndim != 2 or logits.shape[1] < classes:
+            shape = list(logits.shape[1:])
+            raise InputError(f"the network gives {shape} per image; the data has {classes} classes and needs as many")
+
+    def _size(self, train_set: Samples) -> str:
+        return f"batch {self.recipe.batch_size}, {train_set.pixels.shape[2]} x {train_set.pixels.shape[1]} pixels"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_samples": None}  # each worker puts the images on its own device

@@ -1,0 +1,1 @@
+"""How a network learns: data, augmentation, recipe, and one training loop."""

@@ -1,0 +1,107 @@
+"""Labelled images in memory, and how some are held out of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convnets.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One labelled split.
+
+    pixels  uint8 [n, height, width, channels].
+    labels  int64 [n], each an index into the classes.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
+            raise ValueError(f"pixels must be uint8 [n, h, w, c], got {self.pixels.dtype} {list(self.pixels.shape)}")
+        if self.labels.shape != self.pixels.shape[:1] or self.labels.dtype != np.int64:
+            raise ValueError(f"{len(self.pixels)} images, but labels are {self.labels.dtype} {list(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: NDArray[np.int64]) -> Images:
+        return Images(self.pixels[index], self.labels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What a search may see: images to learn from, and `val` held out of training to score on. No test images.
+
+    flip  a mirrored image is still one of its class (a cat is, a digit is not), so training may mirror it.
+    Pickles with its arrays, so that a worker gets it whole.
+    """
+
+    train: Images
+    val: Images
+    classes: tuple[str, ...]
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.train.pixels.shape[1:] != self.val.pixels.shape[1:]:
+            raise ValueError(f"train images are {self.train.pixels.shape[1:]}, val {self.val.pixels.shape[1:]}")
+
+    @property
+    def channels(self) -> int:
+        return int(self.train.pixels.shape[3])
+
+    @cached_property
+    def mean(self) -> NDArray[np.float32]:
+        """Per channel over the training images, on the 0-255 scale: float32 [channels]."""
+        return self._per_pixel_moments[0]
+
+    @cached_property
+    def std(self) -> NDArray[np.float32]:
+        """Per channel over the training images, on the 0-255 scale; 1 for a constant channel: float32 [channels]."""
+        return self._per_pixel_moments[1]
+
+    @cached_property
+    def _per_pixel_moments(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        values = np.arange(256.0)
+        mean, std = np.empty(self.channels, np.float32), np.empty(self.channels, np.float32)
+        for channel in range(self.channels):  # from the histogram: exact, and without a float copy of the images
+            counts = np.bincount(self.train.pixels[..., channel].ravel(), minlength=256)
+            mean[channel] = centre = (counts @ values) / counts.sum()
+            std[channel] = np.sqrt(counts @ (values - centre) ** 2 / counts.sum()) or 1.0
+        return mean, std
+
+
+def hold_out(images: Images, fraction: float, seed: int, classes: Sequence[str], where: str) -> tuple[Images, Images]:
+    """(rest, held out): `fraction` of each class at random, at least one image, and one left behind.
+
+    The same images, fraction and seed give the same split. Raises InputError, naming `where` the images come from, if
+    a class has fewer than two.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
+    random = np.random.default_rng(seed)
+    held_out = np.zeros(len(images), dtype=bool)
+    for label in np.unique(images.labels):
+        members = np.flatnonzero(images.labels == label)
+        if len(members) < 2:
+            raise InputError(f"{where}: class {classes[label]!r} has one image; two or more are needed to hold one out")
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held_out[random.choice(members, count, replace=False)] = True
+    return images[np.flatnonzero(~held_out)], images[np.flatnonzero(held_out)]
+
+
+def check_labels(labels: Sequence[int] | NDArray[np.int64], classes: Sequence[str], where: str) -> None:
+    """InputError, naming `where`, unless there are two classes or more and each label is an index into them."""
+    present = np.unique(np.asarray(labels))
+    if len(present) < 2:
+        raise InputError(f"{where}: all images are of one class; there must be two or more")
+    if present[0] < 0 or present[-1] >= len(classes):
+        wrong = present[0] if present[0] < 0 else present[-1]
+        raise InputError(f"{where}: label {wrong} is out of range; {len(classes)} classes are numbered from 0")

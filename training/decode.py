@@ -1,0 +1,94 @@
+"""From encoded images (PNG, JPEG, ...) to one uint8 array."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convnets.errors import InputError
+
+MAX_PIXELS = 2**26  # of one image: 8192 x 8192. A small file can claim far more, and would take the memory.
+
+_MODES = {1: "L", 3: "RGB"}
+# What Pillow's parsers raise for broken files.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+
+
+def check_format(channels: int, resolution: int | None) -> None:
+    """InputError unless images can be decoded to this many channels and pixels."""
+    if channels not in _MODES:
+        raise InputError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
+    if resolution is not None and not 1 <= resolution <= 4096:
+        raise InputError(f"resolution must lie in 1-4096 pixels, got {resolution}")
+
+
+def decode(source: bytes | Path, where: str, channels: int, resolution: int | None) -> NDArray[np.uint8]:
+    """One image as uint8 [height, width, channels].
+
+    Grey, palette and 16-bit images are converted to `channels` (1 grey, 3 RGB); transparency is dropped. With a
+    `resolution` the shorter side is resized to it (bilinear, antialiased) and the centre square kept. Raises InputError
+    naming `where` for what cannot be decoded, or would take more than MAX_PIXELS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is lower, and an error
+            opened: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        with opened as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f"{where}: {image.width} x {image.height} pixels; an image may have {MAX_PIXELS}")
+            if image.mode == "F":
+                raise InputError(f"{where}: floating-point pixels; convert the image to 8 bits per channel")
+            if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip to white
+                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+            elif image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")
+            image = image.convert(_MODES[channels])
+            if resolution is not None:
+                image = _centre_square(image, resolution)
+            pixels = np.array(image, dtype=np.uint8)
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(f"{where}: more pixels than the {MAX_PIXELS} an image may have") from None
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{where}: not a readable image ({reason})") from None
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def decode_all(
+    sources: Iterable[tuple[bytes | Path, str]], count: int, channels: int, resolution: int | None
+) -> NDArray[np.uint8]:
+    """`count` images, each with the name to use in errors, as uint8 [count, height, width, channels].
+
+    Raises InputError as `decode` does, and for images of unequal size if there is no `resolution`.
+    """
+    pixels: NDArray[np.uint8] | None = None
+    for i, (source, where) in enumerate(sources):
+        image = decode(source, where, channels, resolution)
+        if pixels is None:
+            pixels, first = np.empty((count, *image.shape), np.uint8), where
+        if image.shape != pixels.shape[1:]:
+            size, other = (f"{shape[1]} x {shape[0]}" for shape in (image.shape, pixels.shape[1:]))
+            raise InputError(f"{where}: {size} pixels, but {first} has {other}; set resolution to resize them all")
+        pixels[i] = image
+    if pixels is None:
+        raise ValueError("no images to decode")
+    return pixels
+
+
+def _centre_square(image: Image.Image, side: int) -> Image.Image:
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    if width * height > MAX_PIXELS:  # a line of pixels, blown up
+        raise ValueError(f"{image.width} x {image.height} cannot be resized to a shorter side of {side}")
+    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
