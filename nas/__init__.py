@@ -1,0 +1,1 @@
+"""The architecture search: controllers propose, evaluators measure, engines run, the journal remembers."""
