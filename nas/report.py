@@ -1,0 +1,315 @@
+"""The report of a search, one HTML page, and `python -m nas.report runs/NAME [png=FILE]`, which makes it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.command import construct, one_line, run
+from convnets.arch import Arch
+from convnets.atomic_file import write_atomically
+from convnets.errors import InputError
+from nas.figures import (
+    RASTERISED_ABOVE,
+    block_name,
+    network_figure,
+    overview_figure,
+    pareto_figure,
+    pareto_front,
+    parts_of,
+    png,
+    reward_figure,
+    svg,
+)
+from nas.journal import Entry, read_journal
+from nas.loop import RewardOf, best_of
+from nas.problem import SearchProblem
+from nas.progress import duration_text, macs_text, read_timings
+from nas.reward import on_macs
+from search_spaces.space import Decision, check_picks, choices_of
+
+__all__ = ["network_figure", "pareto_figure", "pareto_front", "report", "reward_figure"]
+
+PICTURE_WIDTH = 1600  # pixels
+_LISTED = 12  # decisions, and reasons of failures; the rest is counted
+_LEAST_FOR_EFFECTS = 20  # complete evaluations; with fewer, means of a choice are chance
+
+USAGE = """usage: python -m nas.report runs/NAME [png=FILE]
+
+Makes runs/NAME/report.html again from config.yaml and journal.jsonl, also while the search runs.
+png=FILE also draws its figures as one picture."""
+
+
+def report(
+    name: str,
+    entries: Sequence[Entry],
+    target_flops: float,
+    reward: RewardOf,
+    problem: SearchProblem,
+    config_text: str,
+    seconds: float | None,
+    budget: int,
+) -> str:
+    """The whole report as one HTML page that asks for no other file.
+
+    entries       finished evaluations in the order they finished; there may be none.
+    target_flops  the target, in multiply-adds of one image.
+    config_text   the text of `config.yaml`, shown as it is.
+    seconds       wall time of the search over all its resumptions; None where it is not known.
+    """
+    entries = list(entries)
+    best = best_of(entries)
+    network = problem.network(best.picks) if best else None
+    arch = network if isinstance(network, Arch) else None
+    complete = [entry for entry in entries if entry.reward is not None and not entry.stopped]
+    effects = _effects(problem.decisions, complete)
+    failures = _failures(entries)
+    drawn = network_figure(arch) if arch else None
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    ).get_template("report.html")
+    return page.render(
+        name=name,
+        target=macs_text(target_flops),
+        evaluations=len(entries),
+        budget=budget,
+        unfinished=len(entries) < budget,
+        best=_row(best) if best else None,
+        totals=_totals(entries, seconds),
+        reward_svg=Markup(svg(reward_figure(entries), "Reward of each evaluation, and the best so far")),
+        pareto_svg=Markup(
+            svg(pareto_figure(entries, target_flops, reward, best), "Accuracy against MACs, with the Pareto front")
+        ),
+        network_svg=Markup(svg(drawn, "The best network as its stages")) if drawn else None,
+        network_width=round(drawn.get_figwidth() * 80) if drawn else None,
+        network_note=_network_note(arch) if arch else None,
+        many_layers=arch is not None and any(stage.repeats > 12 for stage in arch.stages),
+        stages=_stages(arch) if arch else [],
+        choices=list(choices_of(problem.decisions, best.picks).items()) if best else [],
+        top=_top(problem.decisions, complete),
+        complete=len(complete),
+        effects=effects[:_LISTED],
+        effects_left=len(problem.decisions) - len(effects[:_LISTED]),
+        failures=failures[:_LISTED],
+        failures_left=max(0, len(failures) - _LISTED),
+        rasterised=len(entries) > RASTERISED_ABOVE,
+        config_text=config_text,
+    )
+
+
+# --- what the page says ----------------------------------------------------------------------------------------------
+
+
+def _totals(entries: Sequence[Entry], seconds: float | None) -> str:
+    failed = sum(entry.error is not None for entry in entries)
+    parts = [
+        f"{len(entries):,} evaluation{'' if len(entries) == 1 else 's'}",
+        f"{len({entry.key for entry in entries}):,} unique",
+        f"{sum(entry.stopped for entry in entries):,} stopped early",
+        f"{failed:,} failed",
+    ]
+    text = ", ".join(parts)
+    return f"{text}, in {duration_text(seconds)} of wall time." if seconds is not None else f"{text}."
+
+
+def _row(entry: Entry) -> dict[str, str]:
+    """The figures of a complete evaluation, as people read them."""
+    macs = entry.costs["macs"]
+    return {
+        "number": str(entry.number),
+        "reward": f"{entry.reward:.4f}",
+        "accuracy": f"{100 * (entry.accuracy or 0.0):.2f}%",
+        "macs": macs_text(macs),
+        "params": f"{entry.costs['params'] / 1e6:.2f}M",
+        "key": entry.key,
+    }
+
+
+def _top(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[dict[str, str]]:
+    """The best five, each with the decisions in which it differs from the first."""
+    ranked = sorted(complete, key=lambda entry: (-(entry.reward or 0.0), entry.number))[:5]
+    rows = []
+    for entry in ranked:
+        first, own = choices_of(decisions, ranked[0].picks), choices_of(decisions, entry.picks)
+        changed = [f"{name} {own[name]} (not {first[name]})" for name in own if own[name] != first[name]]
+        apart = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
+        macs = entry.costs["macs"]
+        row = {**_row(entry), "macs": f"{macs / 1e6:,.1f}M", "flops": f"{2 * macs / 1e9:.3f}G"}
+        rows.append({**row, "apart": apart if entry is not ranked[0] else "–"})
+    return rows
+
+
+def _stages(arch: Arch) -> list[dict[str, str]]:
+    parts = parts_of(arch)
+    whole = sum(part.macs for part in parts)
+    rows = []
+    for part in parts:
+        stage = part.stage
+        row = {
+            "name": part.name,
+            "block": block_name(stage) if stage else "",
+            "kernel": f"{stage.kernel}×{stage.kernel}" if stage else "",
+            "stride": str(stage.stride) if stage else "",
+            "layers": str(stage.repeats) if stage else "",
+            "channels": f"{part.in_channels} → {part.channels}",
+            "se": f"{stage.se_ratio:g}" if stage else "",
+            "skip": stage.skip if stage else "",
+            "sides": f"{part.in_side} → {part.out_side}",
+            "macs": f"{part.macs:,}",
+            "share": f"{100 * part.macs / whole:.1f}%",
+            "params": f"{part.params:,}",
+        }
+        if part.name == "stem":
+            row |= {
+                "block": "conv",
+                "kernel": f"{arch.stem.kernel}×{arch.stem.kernel}",
+                "stride": str(arch.stem.stride),
+            }
+        if part.name == "head":
+            row |= {"block": "1×1 conv, pool, classifier" if arch.head_channels else "pool, classifier"}
+        rows.append(row)
+    total = {name: "" for name in rows[0]}
+    total |= {"name": "all", "macs": f"{whole:,}", "params": f"{sum(part.params for part in parts):,}"}
+    return [*rows, total]
+
+
+def _network_note(arch: Arch) -> str:
+    return (
+        f"Activation {arch.activation}, {arch.classes} classes, dropout {arch.dropout:g}, "
+        f"stochastic depth {arch.drop_connect:g}, input {arch.resolution}×{arch.resolution}×{arch.in_channels}."
+    )
+
+
+def _effects(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Decisions whose choice goes with the reward, the strongest first; none where there is too little to say so.
+
+    The share is the adjusted R² of the reward on the choice: 0 on average for a choice without effect, however many
+    values it has. Decisions at or below 0 are left out.
+    """
+    if len(complete) < _LEAST_FOR_EFFECTS:
+        return []
+    rewards = np.array([entry.reward for entry in complete], dtype=float)
+    picks = np.array([entry.picks for entry in complete])
+    spread = float(((rewards - rewards.mean()) ** 2).sum())
+    found = []
+    for position, decision in enumerate(decisions):
+        counts = np.bincount(picks[:, position], minlength=len(decision.choices))
+        tried, n = int((counts > 0).sum()), len(rewards)
+        if tried < 2 or tried >= n - 1 or spread == 0:
+            continue
+        means = np.bincount(picks[:, position], rewards, minlength=len(counts)) / np.maximum(counts, 1)
+        within = float(((rewards - means[picks[:, position]]) ** 2).sum())
+        share = 1 - (within / (n - tried)) / (spread / (n - 1))
+        if share > 0.005:
+            found.append((share, decision, counts, means))
+    found.sort(key=lambda row: -row[0])
+    return [
+        {
+            "name": decision.name,
+            "share": f"{100 * share:.0f}%" if share >= 0.01 else "<1%",
+            "bar": f"{6 * share:.2f}",
+            "choices": [
+                {
+                    "choice": str(choice),
+                    "mean": f"{mean:.3f}" if count else "–",
+                    "count": f"{count:,}",
+                    "top": bool(count) and mean == means[counts > 0].max(),
+                }
+                for choice, count, mean in zip(decision.choices, counts, means, strict=True)
+            ],
+        }
+        for share, decision, counts, means in found
+    ]
+
+
+def _failures(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Reasons of failure, the most frequent first; reasons that differ in numbers only are one."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.error is not None:
+            groups.setdefault(re.sub(r"\d+(\.\d+)?", "0", entry.error), []).append(entry)
+    ranked = sorted(groups.values(), key=lambda group: (-len(group), group[0].number))
+    return [{"count": len(group), "reason": group[0].error, "first": group[0].number} for group in ranked]
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`runs/NAME [png=FILE]`. Raises InputError for what the user can mend."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return
+    folder, picture = _options(arguments)
+    config_path = folder / "config.yaml"
+    for path in (config_path, folder / "journal.jsonl"):
+        if not path.is_file():
+            raise InputError(f"{folder}: no {path.name} there; give the folder of a search, such as runs/NAME")
+    if picture is not None and not picture.parent.is_dir():
+        raise InputError(f"png={picture}: no folder {picture.parent}")
+    config = _read_config(config_path)
+    _, entries, _ = read_journal(folder / "journal.jsonl")
+    problem = SearchProblem(construct(config, "space"))
+    if entries:
+        try:
+            check_picks(problem.decisions, np.max([entry.picks for entry in entries], axis=0))
+        except ValueError as error:  # a space of the user's own that is not what it was, or a journal put here by hand
+            raise InputError(f"{folder}: the journal is not of the space in config.yaml ({error})") from None
+    target, reward = float(config.target_flops), on_macs(construct(config, "reward"), float(config.target_flops))
+    timings = read_timings(folder / "timings.csv")
+    page = report(
+        name=folder.resolve().name, entries=entries, target_flops=target, reward=reward, problem=problem,
+        config_text=config_path.read_text(), budget=int(config.budget),
+        seconds=max((elapsed for _, elapsed in timings.values()), default=None),
+    )  # fmt: skip
+    try:
+        write_atomically(folder / "report.html", page)
+        print(f"written: {folder / 'report.html'}")
+        if picture is not None:
+            best = best_of(entries)
+            network = problem.network(best.picks) if best else None
+            arch = network if isinstance(network, Arch) else None
+            png(overview_figure(entries, target, reward, best, arch), picture, PICTURE_WIDTH)
+            print(f"written: {picture}")
+    except OSError as error:
+        raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
+
+
+def _options(arguments: Sequence[str]) -> tuple[Path, Path | None]:
+    """The run's folder, and where the picture goes."""
+    folders = [argument for argument in arguments if "=" not in argument]
+    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    unknown = [name for name in options if name != "png"]
+    if unknown:
+        raise InputError(f"unknown option {unknown[0]!r}; allowed: png=FILE")
+    if len(folders) != 1:
+        raise InputError(f"give one folder of a search, such as runs/NAME; got {len(folders)}")
+    if options.get("png") == "":
+        raise InputError("png= is empty; give the name of a file")
+    return Path(folders[0]), Path(options["png"]) if "png" in options else None
+
+
+def _read_config(path: Path) -> DictConfig:
+    """The resolved configuration of a search. Raises InputError `path: what is wrong`."""
+    try:
+        config = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not YAML: {one_line(error)}") from None
+    needed = ("space", "reward", "target_flops", "budget")
+    missing = [name for name in needed if not isinstance(config, DictConfig) or config.get(name) is None]
+    if missing or not isinstance(config, DictConfig):
+        raise InputError(f"{path} has no {missing[0]}; it is not the configuration of a search")
+    return config
+
+
+if __name__ == "__main__":
+    run(main)
