@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convnets.errors import InputError
-from training.dataset import Dataset, Images, check_labels, hold_out
+from training.dataset import Dataset, Images, check_labels, check_several_classes, hold_out
 from training.decode import check_format, decode_all
 
 __all__ = ["Dataset", "Images", "digits", "digits_test", "imagefolder", "imagefolder_test", "parquet", "parquet_test"]
@@ -88,6 +88,7 @@ def parquet(
     if not files["val"]:
         train, val = hold_out(rest, val_fraction, seed, classes, str(path))
         return Dataset(train, val, classes, flip)
+    check_several_classes(rest, str(path))
     val = read(files["val"], None, seed)
     check_labels(val.labels, classes, str(files["val"][0]))
     _check_same_size(rest, val, str(path))
@@ -252,11 +253,11 @@ def imagefolder(
     train_folder = root / "train" if (root / "train").is_dir() else root
     classes = _class_folders(train_folder)
     rest = _read_folder(train_folder, classes, resolution, channels, limit, seed)
-    check_labels(rest.labels, classes, str(train_folder))
     val_folder = next((root / name for name in ("val", "validation", "valid") if (root / name).is_dir()), None)
     if train_folder == root or val_folder is None:
         train, val = hold_out(rest, val_fraction, seed, classes, str(train_folder))
         return Dataset(train, val, classes, flip)
+    check_several_classes(rest, str(train_folder))
     val = _read_folder(val_folder, classes, resolution, channels, None, seed)
     _check_same_size(rest, val, str(root))
     return Dataset(rest, val, classes, flip)

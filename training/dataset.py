@@ -82,10 +82,11 @@ def hold_out(images: Images, fraction: float, seed: int, classes: Sequence[str],
     """(rest, held out): `fraction` of each class at random, at least one image, and one left behind.
 
     The same images, fraction and seed give the same split. Raises InputError, naming `where` the images come from, if
-    a class has fewer than two.
+    a class has fewer than two, or there is only one class.
     """
     if not 0 < fraction < 1:
         raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
+    check_several_classes(images, where)
     random = np.random.default_rng(seed)
     held_out = np.zeros(len(images), dtype=bool)
     for label in np.unique(images.labels):
@@ -97,11 +98,15 @@ def hold_out(images: Images, fraction: float, seed: int, classes: Sequence[str],
     return images[np.flatnonzero(~held_out)], images[np.flatnonzero(held_out)]
 
 
-def check_labels(labels: Sequence[int] | NDArray[np.int64], classes: Sequence[str], where: str) -> None:
-    """InputError, naming `where`, unless there are two classes or more and each label is an index into them."""
-    present = np.unique(np.asarray(labels))
-    if len(present) < 2:
+def check_several_classes(images: Images, where: str) -> None:
+    """InputError, naming `where`, if all images are of one class: there would be nothing to learn."""
+    if len(np.unique(images.labels)) < 2:
         raise InputError(f"{where}: all images are of one class; there must be two or more")
-    if present[0] < 0 or present[-1] >= len(classes):
-        wrong = present[0] if present[0] < 0 else present[-1]
+
+
+def check_labels(labels: Sequence[int] | NDArray[np.int64], classes: Sequence[str], where: str) -> None:
+    """InputError, naming `where`, unless each label is an index into the classes."""
+    smallest, largest = int(np.min(labels)), int(np.max(labels))
+    if smallest < 0 or largest >= len(classes):
+        wrong = smallest if smallest < 0 else largest
         raise InputError(f"{where}: label {wrong} is out of range; {len(classes)} classes are numbered from 0")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from convnets.errors import InputError
+
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; ValueError names the field, its value and what is allowed.
+    """How to train; InputError names the field, its value and what is allowed.
 
     epochs           passes over the training images; the last, incomplete batch of each is left out.
     batch_size       images per step; all of them if there are fewer.
@@ -40,17 +42,17 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 2), ("recalibrate", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number, {least} or more, got {value!r}")
+                raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
+            raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
         for name in ("lr", "momentum", "weight_decay", "warmup", "label_smoothing", "translate"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number, got {value!r}")
+                raise InputError(f"{name} must be a finite number, got {value!r}")
         if self.lr <= 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
+            raise InputError(f"lr must be above 0, got {self.lr}")
         if self.weight_decay < 0:
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+            raise InputError(f"weight_decay must be 0 or more, got {self.weight_decay}")
         for name in ("momentum", "warmup", "label_smoothing", "translate"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+                raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
