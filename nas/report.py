@@ -97,6 +97,7 @@ def report(
         choices=list(choices_of(problem.decisions, best.picks).items()) if best else [],
         top=_top(problem.decisions, complete),
         complete=len(complete),
+        stopped=any(entry.stopped for entry in entries),
         effects=effects[:_LISTED],
         effects_left=len(problem.decisions) - len(effects[:_LISTED]),
         failures=failures[:_LISTED],
