@@ -189,7 +189,7 @@ def compare_workers(count: int, batch: int, repeats: int) -> None:
             return self.ours.epoch()
 
     images = count // batch * batch
-    workers = [Worker.remote(), Worker.remote()]
+    workers = [Worker.remote(), Worker.remote()]  # type: ignore[attr-defined]
     ray.get([worker.epoch.remote() for worker in workers])
     alone, together = [], []
     for _ in range(repeats):

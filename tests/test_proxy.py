@@ -106,4 +106,4 @@ def test_out_of_memory_is_a_failed_evaluation_and_a_bug_is_a_bug() -> None:
 @pytest.mark.parametrize("settings", [{"resolution": 0}, {"stem_stride": 1.5}, {"score_every": True}])
 def test_bad_settings_are_named(settings: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
-        Proxy(proxy().data, **settings)
+        Proxy(proxy().data, **settings)  # type: ignore[arg-type]

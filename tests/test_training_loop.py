@@ -45,7 +45,7 @@ def dataset(train: int = 64, val: int = 32, size: int = 8, channels: int = 1) ->
     return Dataset(images(train), images(val), ("dark", "bright"))
 
 
-def network(seed: int = 0, dropout: float = 0.2) -> nn.Module:
+def network(seed: int = 0, dropout: float = 0.2) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -154,7 +154,7 @@ def test_scoring_does_not_disturb_training() -> None:
 def test_batches_and_weights_are_channels_last() -> None:
     seen: list[Tensor] = []
     module = network()
-    module[0].register_forward_hook(lambda layer, inputs, output: seen.extend([*inputs, layer.weight, output]))  # type: ignore[operator]
+    module[0].register_forward_hook(lambda layer, inputs, output: seen.extend([*inputs, layer.weight, output]))
     three = nn.Sequential(nn.Conv2d(3, 1, 1), module)  # with one channel every layout is channels_last
     data = dataset(channels=3)
     next(train(three, *samples(data, None, CPU), SHORT, 0))

@@ -28,9 +28,9 @@ class Recipe:
     """
 
     epochs: int = 3
-    batch_size: int = 64
+    batch_size: int = 32
     optimizer: str = "sgd"
-    lr: float = 0.1
+    lr: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 1e-5
     warmup: float = 0.2
