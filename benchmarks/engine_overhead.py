@@ -2,8 +2,8 @@
 
     python benchmarks/engine_overhead.py [trials=1000] [repeats=3]
 
-Baseline: Ray Tune alone with reused class Trainables and a Searcher that suggests from a list. Ours adds the controller,
-the space, the cost, and a journal line that is on disk before the next step.
+Baseline: Ray Tune alone with reused class Trainables and a Searcher that suggests from a list. Ours adds the
+controller, the space, the cost, and a journal line that is on disk before the next step.
 """
 
 from __future__ import annotations

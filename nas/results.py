@@ -16,7 +16,7 @@ from convnets.atomic_file import write_atomically
 from nas.journal import Entry
 from nas.loop import best_of
 from nas.problem import SearchProblem
-from search_spaces.space import Picks, choices_of
+from search_spaces.space import Decision, Picks, choices_of
 
 
 def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, seconds: Mapping[int, float]) -> None:
@@ -81,3 +81,14 @@ def _stage(stage: Stage) -> str:
     excited = "se" if stage.se_ratio else ""
     skip = {"identity": "", "pool": "+pool", "projection": "+proj", "none": "-noskip"}[stage.skip]
     return f"{block}k{stage.kernel}-{stage.channels}x{stage.repeats}{excited}{skip}"
+
+
+def differences(decisions: Sequence[Decision], best: Picks, other: Picks, shown: int = 3) -> str:
+    """The first `shown` decisions in which `other` differs from `best`, its choices, and how many more there are."""
+    differing = [
+        f"{decision.name}={decision.choices[pick]}"
+        for decision, wanted, pick in zip(decisions, best, other, strict=True)
+        if pick != wanted
+    ]
+    more = f" and {len(differing) - shown} more" if len(differing) > shown else ""
+    return " ".join(differing[:shown]) + more

@@ -23,7 +23,7 @@ from nas.loop import RewardOf, Search, best_of
 from nas.problem import SearchProblem
 from nas.progress import Timings, duration_text, macs_text, progress
 from nas.report import report
-from nas.results import outline, write_best, write_summary, write_trials
+from nas.results import differences, outline, write_best, write_summary, write_trials
 from nas.reward import on_macs
 from search_spaces.space import check_decisions, size
 
@@ -51,6 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     problem = SearchProblem(space, refuse_above)
     reward = on_macs(construct(config, "reward"), target)
     controller = construct(config, "controller", problem=problem, seed=seed)
+    if controller.ask(0, []) is None:  # asking changes nothing; without entries, only a space that is empty says None
+        allowed = "" if refuse_above is None else f" of at most {macs_text(refuse_above)} (refuse_above)"
+        raise InputError(f"space={names['space']}: no network{allowed} was found in it")
     evaluator = construct(config, "evaluator")
     halving = _halving(config, evaluator)
     engine = construct(config, "engine")
@@ -151,19 +154,21 @@ def _conclude(run: _Run, exhausted: bool) -> int:
             f"no network was evaluated to the end ({failed} failed: {'; '.join(reasons)}); see {run.folder}/trials.csv"
         )
         return 1
+    top = sorted(complete, key=lambda entry: (-(entry.reward or 0), entry.number))[:5]
     table = Table(title="best networks", title_justify="left")
-    for heading in ("reward", "accuracy", "MACs (FLOPs)", "params", "network"):
-        table.add_column(heading, overflow="fold", no_wrap=heading != "network")
-    for entry in sorted(complete, key=lambda entry: (-(entry.reward or 0), entry.number))[:5]:
+    for heading in ("reward", "accuracy", "MACs (FLOPs)", "params", "differs from the best in"):
+        table.add_column(heading, overflow="fold")
+    for entry in top:
         table.add_row(
             f"{entry.reward:.4f}",
             f"{entry.accuracy:.4f}",
             macs_text(entry.costs["macs"]),
             f"{entry.costs['params'] / 1e6:.2f}M",
-            outline(run.problem, entry.picks),
+            differences(run.problem.decisions, top[0].picks, entry.picks),
         )
     _CONSOLE.print(table)
     _say(
+        f"the best: {outline(run.problem, top[0].picks)}\n"
         f"{len(entries)} evaluations in {duration_text(run.timings.elapsed)}: {len(complete)} to the end, "
         f"{stopped} stopped early, {failed} failed\n"
         f"written: {run.folder}/ with best.yaml, summary.json, trials.csv, journal.jsonl\n"

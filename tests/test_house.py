@@ -1,4 +1,4 @@
-"""The house holds: imports point one way, each heavy dependency has its rooms, every YAML names something that exists."""
+"""The house holds: imports point one way, dependencies keep to their rooms, every YAML names something real."""
 
 from __future__ import annotations
 

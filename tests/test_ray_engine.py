@@ -1,0 +1,139 @@
+"""The Ray engine's laws: it is the inline engine on more workers, and no death loses or repeats anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from convnets.errors import InputError
+from convnets.network import Network
+from nas.engines import inline
+from nas.engines import ray as ray_engine
+from nas.evaluator import EvaluationFailed, Measurement
+from nas.evaluators.synthetic import Synthetic
+from nas.halving import Halving
+from nas.journal import read_journal
+from tests.conftest import MakeSearch
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One Ray for this file: starting it takes seconds."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def test_one_worker_on_ray_writes_the_inline_engines_journal(make_search: MakeSearch, tmp_path: Path) -> None:
+    evaluator = Synthetic(epochs=9)
+    inline.run(make_search(budget=25, halving=Halving(epochs=9), name="inline.jsonl"), evaluator)
+    search = make_search(budget=25, halving=Halving(epochs=9), name="ray.jsonl")
+    ray_engine.run(search, evaluator, address="auto", workers=1)
+    assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "inline.jsonl").read_bytes()
+
+
+def test_two_workers_evaluate_a_budget_of_distinct_networks(make_search: MakeSearch) -> None:
+    search = make_search(budget=40, halving=Halving(epochs=9))
+    ray_engine.run(search, Synthetic(epochs=9), address="auto")
+    entries = search.journal.entries
+    assert sorted(entry.number for entry in entries) == list(range(40))
+    assert len({entry.key for entry in entries}) == 40
+    assert any(entry.stopped for entry in entries) and not search.in_flight
+
+
+class _Moody:
+    """Fails as a candidate for some seeds; kills its own worker the first time it meets another."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        if seed % 5 == 0:
+            raise EvaluationFailed("diverged: loss is nan at step 7")
+        yield Measurement(0.2, final=False)
+        if seed % 5 == 1 and not (self.folder / str(seed)).exists():
+            (self.folder / str(seed)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield Measurement(0.5)
+
+
+def test_a_dead_worker_is_not_the_candidates_fault_but_a_failure_is(make_search: MakeSearch, tmp_path: Path) -> None:
+    (tmp_path / "killed").mkdir()
+    search = make_search(budget=20)
+    ray_engine.run(search, _Moody(tmp_path / "killed"), address="auto", max_failures=2)
+    entries = search.journal.entries
+    killed = list((tmp_path / "killed").iterdir())
+    assert len(entries) == 20 and killed
+    failed = [entry for entry in entries if entry.error]
+    assert failed and all("step 7" in str(entry.error) for entry in failed)
+    assert all(entry.curve == (0.2, 0.5) for entry in entries if not entry.error)
+
+
+class _AlwaysDies:
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield Measurement(0.0)
+
+
+def test_a_candidate_whose_workers_always_die_is_recorded_as_failed(make_search: MakeSearch) -> None:
+    search = make_search(budget=2)
+    ray_engine.run(search, _AlwaysDies(), address="auto", max_failures=1)
+    assert [bool(entry.error and "died" in entry.error) for entry in search.journal.entries] == [True, True]
+
+
+class _Buggy:
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        raise KeyError("a bug")
+        yield Measurement(0.0)
+
+
+def test_a_bug_in_a_worker_stops_the_search_with_the_workers_traceback(make_search: MakeSearch) -> None:
+    search = make_search(budget=20)
+    with pytest.raises(RuntimeError, match="KeyError: 'a bug'"):
+        ray_engine.run(search, _Buggy(), address="auto")
+    assert search.journal.entries == []
+
+
+def test_more_than_the_cluster_has_is_refused(make_search: MakeSearch) -> None:
+    with pytest.raises(InputError, match="cpus_per_trial=64.* 2 CPUs"):
+        ray_engine.run(make_search(), Synthetic(), address="auto", cpus_per_trial=64)
+
+
+def test_a_driver_killed_in_the_middle_resumes_and_leaves_no_process(
+    tmp_path: Path, command_environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "nas.search", "name=killed", "budget=24", "evaluator=synthetic", "engine=ray"]
+    command += ["evaluator.seconds=0.4", "engine.workers=2"]
+    journal = tmp_path / "runs" / "killed" / "journal.jsonl"
+    driver = subprocess.Popen(command, cwd=tmp_path, env=command_environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    assert family  # Ray's processes
+    driver.kill()
+    driver.wait()
+    _, before, _ = read_journal(journal)
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+
+    subprocess.run(command, cwd=tmp_path, env=command_environment, check=True, capture_output=True, timeout=240)
+    _, after, _ = read_journal(journal)
+    assert after[: len(before)] == before
+    assert sorted(entry.number for entry in after) == list(range(24))
+    assert len({entry.key for entry in after}) == 24
+    summary = json.loads((journal.parent / "summary.json").read_text())
+    assert (summary["evaluations"], summary["unique"]) == (24, 24)
