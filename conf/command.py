@@ -60,7 +60,7 @@ def configuration(command: str, name: str, arguments: Sequence[str]) -> tuple[Di
     parser.add_argument("--config-dir", type=Path, help="folder with YAML files of your own, one subfolder a group")
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parser.error = _refuse  # type: ignore[method-assign]
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     overrides = _open_custom_groups(given.overrides)
     if given.config_dir is not None:
         if not given.config_dir.is_dir():
@@ -132,7 +132,12 @@ def _open_custom_groups(overrides: Sequence[str]) -> list[str]:
 def _check_keys(name: str, overrides: Sequence[str]) -> None:
     """InputError for an override of a top-level key that does not exist, with the nearest that does."""
     allowed = [str(key) for key in compose(name)]
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            raise InputError(f"{text}: not an option of the form key=value") from None
         key = str(override.key_or_group).split(".")[0].split("@")[0]
         if key not in allowed and key != "hydra" and not override.is_add():
             near = difflib.get_close_matches(key, allowed, n=1)

@@ -23,6 +23,15 @@ class Cost:
     activations: int
 
 
+def macs_text(macs: float) -> str:
+    """Both units, as people mean either: `400M MACs (0.80 GFLOPs)`; a FLOP count is twice the multiply-adds."""
+    if macs >= 1e7:
+        return f"{macs / 1e6:,.0f}M MACs ({2 * macs / 1e9:.2f} GFLOPs)"
+    if macs >= 1e6:
+        return f"{macs / 1e6:.1f}M MACs ({2 * macs / 1e6:.1f} MFLOPs)"
+    return f"{macs / 1e3:.0f}k MACs ({2 * macs / 1e6:.2f} MFLOPs)"
+
+
 _Count = tuple[int, int, int]  # macs, params, activations
 
 

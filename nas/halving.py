@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Sequence
 
-from convnets.errors import InputError
+from convnets.checks import check_whole
 
 
 class Halving:
@@ -17,10 +17,8 @@ class Halving:
 
     def __init__(self, epochs: int, grace: int = 1, eta: int = 3) -> None:
         """`epochs`: length of a full training; `grace`: epochs before the first rung; one in `eta` goes on."""
-        if grace < 1:
-            raise InputError(f"halving: grace is {grace}, allowed are whole epochs from 1")
-        if eta < 2:
-            raise InputError(f"halving: eta is {eta}, allowed are whole numbers from 2")
+        check_whole("halving.grace", grace)
+        check_whole("halving.eta", eta, least=2)
         self.eta = eta
         self.rungs: dict[int, list[float]] = {}  # epoch -> values recorded there, ascending
         epoch = grace

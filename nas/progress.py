@@ -12,15 +12,11 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from convnets.cost import macs_text
 from nas.journal import Entry
 from nas.loop import best_of
 
 PLAIN_INTERVAL = 1.0  # seconds; plain lines come no faster, so that a log of 100,000 evaluations stays readable
-
-
-def macs_text(macs: float) -> str:
-    """`386M MACs (0.77 GFLOPs)`: both units, because the papers' FLOPS are multiply-adds."""
-    return f"{macs / 1e6:,.0f}M MACs ({2 * macs / 1e9:.2f} GFLOPs)"
 
 
 def duration_text(seconds: float) -> str:

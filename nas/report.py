@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.command import construct, one_line, run
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
+from convnets.cost import macs_text
 from convnets.errors import InputError
 from nas.figures import (
     RASTERISED_ABOVE,
@@ -33,7 +34,7 @@ from nas.figures import (
 from nas.journal import Entry, read_journal
 from nas.loop import RewardOf, best_of
 from nas.problem import SearchProblem
-from nas.progress import duration_text, macs_text, read_timings
+from nas.progress import duration_text, read_timings
 from nas.reward import on_macs
 from search_spaces.space import Decision, check_picks, choices_of
 

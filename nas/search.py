@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +15,14 @@ from rich.table import Table
 from conf.command import configuration, construct, run
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
+from convnets.checks import check_number, check_whole
+from convnets.cost import macs_text
 from convnets.errors import InputError
 from nas.halving import Halving
 from nas.journal import Entry, Journal, check_journal
 from nas.loop import RewardOf, Search, best_of
 from nas.problem import SearchProblem
-from nas.progress import Timings, duration_text, macs_text, progress
+from nas.progress import Timings, duration_text, progress
 from nas.report import report
 from nas.results import differences, outline, write_best, write_summary, write_trials
 from nas.reward import on_macs
@@ -34,9 +35,10 @@ _FREE_TO_CHANGE = ("budget", "engine", "name", "data")  # data is part of the ev
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
     config, names = configuration("nas.search", "search", arguments)
-    target = _number(config, "target_flops", above=0)
-    budget, seed = _whole(config, "budget", least=1), _whole(config, "seed", least=0)
-    refuse_above = None if config.refuse_above is None else target * _number(config, "refuse_above", above=0)
+    target = check_number("target_flops", config.target_flops, above=0)
+    budget, seed = check_whole("budget", config.budget), check_whole("seed", config.seed, least=0)
+    factor = config.refuse_above
+    refuse_above = None if factor is None else target * check_number("refuse_above", factor, above=0)
     folder = run_folder(config.name)
     settings = {name: value for name, value in _plain(config).items() if name not in _FREE_TO_CHANGE}
     check_journal(folder / "journal.jsonl", settings)  # before anything is loaded or written
@@ -183,21 +185,9 @@ def _halving(config: DictConfig, evaluator: Any) -> Halving | None:
     epochs = getattr(evaluator, "epochs", None)
     if config.halving is None or epochs is None:
         return None
-    return Halving(epochs=epochs, grace=config.halving.grace, eta=config.halving.eta)
-
-
-def _number(config: DictConfig, name: str, above: float) -> float:
-    value = config[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= above:
-        raise InputError(f"{name}={value}: it must be a number above {above:g}")
-    return float(value)
-
-
-def _whole(config: DictConfig, name: str, least: int) -> int:
-    value = config[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name}={value}: it must be a whole number, {least} or more")
-    return value
+    if not OmegaConf.is_dict(config.halving) or set(config.halving) != {"grace", "eta"}:
+        raise InputError(f"halving={config.halving}: it must be null, or have grace and eta")
+    return Halving(epochs, config.halving.grace, config.halving.eta)
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from convnets.cost import macs_text
 from convnets.errors import InputError
 from search_spaces.space import Space
 from search_spaces.testing import QUANTILES, Profile, examine, profile
@@ -93,19 +94,10 @@ def describe(found: Profile) -> list[str]:
         f"{'quantile':>10}  {'cost':>28}  {'parameters':>12}",
     ]
     for quantile, macs, params in zip(QUANTILES, found.macs, found.params, strict=True):
-        lines.append(f"{quantile:>10.0%}  {show_macs(macs):>28}  {params:>12,}")
+        lines.append(f"{quantile:>10.0%}  {macs_text(macs):>28}  {params:>12,}")
     if found.target is not None and found.near_target is not None:
-        lines.append(f"{found.near_target:.0%} of the samples lie within 25% of {show_macs(found.target)}")
+        lines.append(f"{found.near_target:.0%} of the samples lie within 25% of {macs_text(found.target)}")
     return lines
-
-
-def show_macs(macs: float) -> str:
-    """Both units, as people mean either: `400M MACs (0.80 GFLOPs)`; a FLOP count is twice the multiply-adds."""
-    if macs >= 1e7:
-        return f"{macs / 1e6:,.0f}M MACs ({2 * macs / 1e9:.2f} GFLOPs)"
-    if macs >= 1e6:
-        return f"{macs / 1e6:.1f}M MACs ({2 * macs / 1e6:.1f} MFLOPs)"
-    return f"{macs / 1e3:.0f}k MACs ({2 * macs / 1e6:.2f} MFLOPs)"
 
 
 def _parse_yaml(name: str, value: str) -> Any:

@@ -29,21 +29,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def proxy(lr: float = 0.05, score_every: int = 1) -> Proxy:
+def proxy(lr: float = 0.05) -> Proxy:
     random = np.random.default_rng(0)
     labels = np.arange(48) % 3
     pixels = (random.integers(0, 60, (48, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
     images = Images(pixels, labels)
     recipe = Recipe(epochs=3, batch_size=8, lr=lr, recalibrate=24)
-    return Proxy(
-        Dataset(images, images, ("a", "b", "c")), recipe, resolution=12, stem_stride=1, score_every=score_every
-    )
+    return Proxy(Dataset(images, images, ("a", "b", "c")), recipe, resolution=12, stem_stride=1)
 
 
 def test_it_scores_each_epoch_and_ends_with_a_final_one() -> None:
     steps = [(step, measurement.final) for step, measurement in measure(proxy(), TINY, 0)]
     assert steps == [(1, False), (2, False), (3, True)]
-    assert [measurement.final for measurement in proxy(score_every=3)(TINY, 0)] == [True]
 
 
 def test_the_seed_decides_the_score_also_after_pickling() -> None:
@@ -103,7 +100,7 @@ def test_out_of_memory_is_a_failed_evaluation_and_a_bug_is_a_bug() -> None:
         list(proxy()(Custom(error="a bug"), 0))
 
 
-@pytest.mark.parametrize("settings", [{"resolution": 0}, {"stem_stride": 1.5}, {"score_every": True}])
+@pytest.mark.parametrize("settings", [{"resolution": 0}, {"stem_stride": 1.5}, {"resolution": True}])
 def test_bad_settings_are_named(settings: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         Proxy(proxy().data, **settings)  # type: ignore[arg-type]

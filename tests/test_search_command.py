@@ -115,7 +115,7 @@ BAD_INPUT = [
     (["evaluator.recipe.lr=0"], "lr"),
     (["space._target_=nowhere.Space", *FAST], "nowhere"),
     (["space._target_=pathlib.Path", *FAST], "decisions"),
-    (["space.kernels=[]", *FAST], "no choices"),
+    (["space.kernels=[]", *FAST], "kernels must be a list of one or more"),
     (["name=../out"], "name=../out"),
     (["name=a/b"], "name=a/b"),
     (["name=."], "name=."),
@@ -132,7 +132,7 @@ BAD_INPUT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "says"), BAD_INPUT, ids=lambda value: " ".join(value) if value else None)
+@pytest.mark.parametrize(("arguments", "says"), BAD_INPUT, ids=[" ".join(arguments) for arguments, _ in BAD_INPUT])
 def test_bad_input_is_one_line_and_nothing_is_written(empty_folder: Path, arguments: Sequence[str], says: str) -> None:
     from PIL import Image
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.check import main, show_macs
+from convnets.cost import macs_text
+from search_spaces.check import main
 
 ROOT = Path(__file__).parent.parent
 BROKEN = """
@@ -103,7 +104,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_costs_are_shown_in_both_units() -> None:
-    assert show_macs(400e6) == "400M MACs (0.80 GFLOPs)"
-    assert show_macs(37_745_884_192) == "37,746M MACs (75.49 GFLOPs)"
-    assert show_macs(6e6) == "6.0M MACs (12.0 MFLOPs)"
-    assert show_macs(23_200) == "23k MACs (0.05 MFLOPs)"
+    assert macs_text(400e6) == "400M MACs (0.80 GFLOPs)"
+    assert macs_text(37_745_884_192) == "37,746M MACs (75.49 GFLOPs)"
+    assert macs_text(6e6) == "6.0M MACs (12.0 MFLOPs)"
+    assert macs_text(23_200) == "23k MACs (0.05 MFLOPs)"

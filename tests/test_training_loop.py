@@ -96,7 +96,7 @@ def test_biases_and_norms_do_not_decay(name: str) -> None:
      ("recalibrate", -1), ("recalibrate", True)],
 )  # fmt: skip
 def test_a_recipe_names_its_culprit(field: str, value: object) -> None:
-    with pytest.raises(InputError, match=f"{field} must .*{value}"):
+    with pytest.raises(InputError, match=f"{field}={value}: it must"):
         Recipe(**{field: value})  # type: ignore[arg-type]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
@@ -39,20 +39,11 @@ class Recipe:
     recalibrate: int = 512
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("recalibrate", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be a whole number, {least} or more, got {value!r}")
+        for name, fewest in (("epochs", 1), ("batch_size", 2), ("recalibrate", 0)):
+            check_whole(name, getattr(self, name), fewest)
         if self.optimizer not in OPTIMIZERS:
-            raise InputError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {self.optimizer!r}")
-        for name in ("lr", "momentum", "weight_decay", "warmup", "label_smoothing", "translate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise InputError(f"{name} must be a finite number, got {value!r}")
-        if self.lr <= 0:
-            raise InputError(f"lr must be above 0, got {self.lr}")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+            raise InputError(f"optimizer={self.optimizer}: it must be one of {', '.join(OPTIMIZERS)}")
+        check_number("lr", self.lr, above=0)
+        check_number("weight_decay", self.weight_decay, least=0)
         for name in ("momentum", "warmup", "label_smoothing", "translate"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+            check_number(name, getattr(self, name), least=0, below=1)

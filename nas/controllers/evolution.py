@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from convnets.errors import InputError
+from convnets.checks import check_whole
 from nas.controller import Problem, Result, novel, outwards
 from search_spaces import space
 from search_spaces.space import Picks
@@ -24,9 +24,8 @@ class Evolution:
 
     def __init__(self, problem: Problem, seed: int, population: int = 20, sample: int = 10) -> None:
         """`population` and `sample` are counts from 1. The paper: 100 and 25, for 20,000 evaluations."""
-        for name, value in (("population", population), ("sample", sample)):
-            if value < 1:
-                raise InputError(f"controller.{name} is {value}, allowed are whole numbers from 1")
+        check_whole("controller.population", population)
+        check_whole("controller.sample", sample)
         self.problem = problem
         self.seed = seed
         self.sample = sample

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convnets.errors import InputError
+from convnets.checks import check_number, check_whole
 from nas.controller import Problem, Result, novel, outwards
 from search_spaces.space import Picks
 
@@ -75,9 +75,12 @@ class RL:
         embedding: int = 32,
     ) -> None:
         """The settings are explained in conf/controller/rl.yaml."""
-        for name, value in (("batch", batch), ("epochs", epochs), ("hidden", hidden), ("embedding", embedding)):
-            if value < 1:
-                raise InputError(f"controller.{name} is {value}, allowed are whole numbers from 1")
+        for name, whole in (("batch", batch), ("epochs", epochs), ("hidden", hidden), ("embedding", embedding)):
+            check_whole(f"controller.{name}", whole)
+        check_number("controller.learning_rate", learning_rate, above=0)
+        check_number("controller.clip", clip, above=0, below=1)
+        check_number("controller.entropy", entropy, least=0)
+        check_number("controller.baseline_decay", baseline_decay, least=0, below=1)
         self.problem = problem
         self.seed = seed
         self.batch = batch

@@ -11,6 +11,7 @@ from torch import nn
 
 from convnets.arch import Arch
 from convnets.build import ConvNet
+from convnets.checks import check_whole
 from convnets.errors import InputError
 from convnets.network import Network, build_network
 from nas.evaluator import EvaluationFailed, Measurement
@@ -27,7 +28,6 @@ class Proxy:
     resolution   side of the square that images are stretched to, pixels; None: as they are.
     stem_stride  stride of an Arch's first convolution while it trains here; None: the network's own. Networks for 224
                  pixels stride 32-fold, and small images keep more of their detail with 1.
-    score_every  epochs between scores: 1 lets an engine stop early, a larger number saves the time of scoring.
 
     An Arch is trained at the data's size, channels and classes, without dropout and stochastic depth (a few epochs
     underfit as it is), and from a classifier of zeros (the initialiser for 1000 classes starts 10 of them at a loss of
@@ -42,17 +42,20 @@ class Proxy:
         recipe: Recipe | None = None,
         resolution: int | None = 32,
         stem_stride: int | None = None,
-        score_every: int = 1,
     ) -> None:
-        for name, value in (("resolution", resolution), ("stem_stride", stem_stride), ("score_every", score_every)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} must be a whole number, 1 or more, got {value!r}")
+        for name, value in (("resolution", resolution), ("stem_stride", stem_stride)):
+            if value is not None:
+                check_whole(f"evaluator.{name}", value)
         self.data = data
         self.recipe = Recipe() if recipe is None else recipe
         self.resolution = resolution
         self.stem_stride = stem_stride
-        self.score_every = score_every
         self._samples: tuple[Samples, Samples] | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Measurements of one evaluation, for engines that stop early."""
+        return self.recipe.epochs
 
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         """Yield the accuracy on the held-out images after each scored epoch; the last is final.
@@ -69,7 +72,7 @@ class Proxy:
             if isinstance(module, ConvNet):
                 nn.init.zeros_(module.classifier.weight)
             self._check_logits(module, train_set)
-            for epoch in train(module, train_set, val_set, self.recipe, seed, score_every=self.score_every):
+            for epoch in train(module, train_set, val_set, self.recipe, seed):
                 if epoch.accuracy is not None:
                     yield Measurement(epoch.accuracy, final=epoch.number == self.recipe.epochs)
         except Diverged as error:

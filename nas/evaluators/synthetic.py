@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 
+from convnets.checks import check_number, check_whole
 from convnets.network import Network, cost_of
 from nas.evaluator import Measurement
 
@@ -17,12 +18,11 @@ class Synthetic:
     def __init__(self, epochs: int = 1, seconds: float = 0.0, noise: float = 0.05) -> None:
         """`seconds` are slept in each of `epochs` steps; `noise` is the size of the network's own part, a fraction.
 
-        Raises ValueError where a setting is out of range.
+        Raises InputError where a setting is out of range.
         """
-        if epochs < 1:
-            raise ValueError(f"epochs={epochs}: it must be 1 or more")
-        if seconds < 0 or not 0 <= noise <= 0.2:
-            raise ValueError(f"seconds={seconds} noise={noise}: seconds must be 0 or more, noise in [0, 0.2]")
+        check_whole("evaluator.epochs", epochs)
+        check_number("evaluator.seconds", seconds, least=0)
+        check_number("evaluator.noise", noise, least=0, below=0.25)  # accuracies stay below 1
         self.epochs = epochs
         self.seconds = seconds
         self.noise = noise

@@ -1,0 +1,28 @@
+"""Checks of single settings: one line that names the setting, what was given, and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from convnets.errors import InputError
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> int:
+    """`value` if it is a whole number of `least` or more; InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}={value}: it must be a whole number, {least} or more")
+    return value
+
+
+def check_number(
+    name: str, value: Any, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
+) -> float:
+    """`value` as a float if it is finite, > `above`, >= `least` and < `below`; InputError otherwise."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value <= above or value < least or value >= below:
+        bounds = [f"above {above:g}"] if above > -math.inf else []
+        bounds += [f"{least:g} or more"] if least > -math.inf else []
+        bounds += [f"below {below:g}"] if below < math.inf else []
+        raise InputError(f"{name}={value}: it must be a number{' ' if bounds else ''}{' and '.join(bounds)}")
+    return float(value)
