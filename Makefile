@@ -23,8 +23,10 @@ test: .venv/installed  ## lint, types and tests: exactly what CI runs
 
 check: test
 
-bench: .venv/installed  ## the benchmarks, one after the other; each prints its ratio, n and spread
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: .venv/installed  ## minutes; benchmarks.proxy_study and benchmarks.search_learns take longer and are run by hand
+	$(BIN)/python -m benchmarks.cost_speed
+	$(BIN)/python -m benchmarks.engine_overhead
+	$(BIN)/python -m benchmarks.proxy_throughput --ray
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

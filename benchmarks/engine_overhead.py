@@ -1,6 +1,6 @@
 """What an engine costs per evaluation: an instant evaluator, so that all the time is ours.
 
-    python benchmarks/engine_overhead.py [trials=1000] [repeats=3]
+    python -m benchmarks.engine_overhead [trials=1000] [repeats=3]
 
 Baseline: Ray Tune alone with reused class Trainables and a Searcher that suggests from a list. Ours adds the
 controller, the space, the cost, and a journal line that is on disk before the next step.
