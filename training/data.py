@@ -7,6 +7,7 @@ calls.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
-from training.dataset import Dataset, Images, check_labels, check_several_classes, hold_out
+from training.dataset import Dataset, Images, check_labels, check_several_classes, draw, hold_out
 from training.decode import check_format, decode_all
 
 __all__ = ["Dataset", "Images", "digits", "digits_test", "imagefolder", "imagefolder_test", "parquet", "parquet_test"]
@@ -28,6 +30,7 @@ def digits(val_fraction: float = 0.2, seed: int = 0) -> Dataset:
 
     A tenth is the test split (`digits_test`), whatever the seed; `val_fraction` of the rest is held out for scoring.
     """
+    _check_split(val_fraction, seed)
     rest, _ = _digits()
     train, val = hold_out(rest, val_fraction, seed, _DIGITS, "digits")
     return Dataset(train, val, _DIGITS)
@@ -51,7 +54,13 @@ def _digits() -> tuple[Images, Images]:
 
 # ------------------------------------------------------------------------------------------------------------ parquet
 
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+# What a word in the name of a file or folder says of its images. Of two such words the later one here counts, so that
+# "train-test-split" never puts test images into a search.
+_SPLITS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 def parquet(
@@ -67,30 +76,33 @@ def parquet(
 ) -> Dataset:
     """Images as dataset hubs publish them: a column of encoded bytes (or a struct with `bytes`), one of integer labels.
 
-    path          a parquet file, or a folder of them. In a folder, files whose name or folder begins with "train" are
-                  trained on, "val" or "validation" is the held-out split, "test" is left alone; where no name says
-                  train, all the others are trained on.
+    path          a parquet file, or a folder of them. In a folder, files with the word "train" in their name are
+                  trained on, "val" or "validation" is the held-out split, "test" is left alone; where the file's name
+                  says none of these, its folders' do; where no name says train, the unnamed ones are trained on.
     image_column  None: "img" or "image", whichever is there.
     resolution    pixels; None: the images' own size, which must be one. Otherwise shorter side resized, centre kept.
     flip          training may mirror the images; false for writing, traffic signs and the like.
     val_fraction  share of each class held out where there are no validation files.
-    limit         use this many training images at most, drawn at random.
+    limit         use this many training images at most, drawn at random: of each class its share, and two or more.
     Class names come from the files' metadata where a hub wrote them. Raises InputError naming the file and row.
     """
     check_format(channels, resolution)
+    _check_split(val_fraction, seed, flip, limit)
     files = _parquet_files(path)
     if not files["train"]:
         raise InputError(f"{path}: no training files, only {', '.join(str(f) for f in files['val'] + files['test'])}")
     read = _ParquetReader(image_column, label_column, channels, resolution)
-    rest = read(files["train"], limit, seed)
-    classes = _class_names(files["train"][0], label_column) or _numbered_classes(rest.labels, str(path))
-    check_labels(rest.labels, classes, str(path))
+    labels = read.labels(files["train"])
+    classes = _class_names(files["train"][0], label_column) or _numbered_classes(labels, str(path))
+    check_labels(labels, classes, str(path))
+    rest = read(files["train"], labels, draw(labels, limit, seed, str(path)))
     if not files["val"]:
         train, val = hold_out(rest, val_fraction, seed, classes, str(path))
         return Dataset(train, val, classes, flip)
     check_several_classes(rest, str(path))
-    val = read(files["val"], None, seed)
-    check_labels(val.labels, classes, str(files["val"][0]))
+    val_labels = read.labels(files["val"])
+    check_labels(val_labels, classes, str(files["val"][0]))
+    val = read(files["val"], val_labels, np.arange(len(val_labels)))
     _check_same_size(rest, val, str(path))
     return Dataset(rest, val, classes, flip)
 
@@ -107,8 +119,10 @@ def parquet_test(
     check_format(channels, resolution)
     files = _parquet_files(path)["test"]
     if not files:
-        raise InputError(f"{path}: no test files; their name or folder must begin with test")
-    return _ParquetReader(image_column, label_column, channels, resolution)(files, None, 0)
+        raise InputError(f"{path}: no test files; their name or a folder's must hold the word test")
+    read = _ParquetReader(image_column, label_column, channels, resolution)
+    labels = read.labels(files)
+    return read(files, labels, np.arange(len(labels)))
 
 
 def _parquet_files(path: str) -> dict[str, list[Path]]:
@@ -118,13 +132,19 @@ def _parquet_files(path: str) -> dict[str, list[Path]]:
         return {"train": [root], "val": [], "test": []}
     files: dict[str, list[Path]] = {"train": [], "val": [], "test": [], "": []}
     for file in sorted(root.rglob("*.parquet")):
-        words = [part.replace("_", "-").replace(".", "-").split("-")[0] for part in file.relative_to(root).parts]
-        files[next((_SPLITS[word] for word in words if word in _SPLITS), "")].append(file)
+        splits = (_split_of(part) for part in reversed(file.relative_to(root).parts))  # the file, then its folders
+        files[next((split for split in splits if split), "")].append(file)
     if not any(files.values()):
         raise InputError(f"{path}: no .parquet files in this folder")
     unnamed = files.pop("")
     files["train"] = files["train"] or unnamed
     return files
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a word of `name` says, numbers and case aside: val for "CIFAR_Val2017.parquet"."""
+    words = re.split("[^a-z]+", name.lower())
+    return next((split for word, split in reversed(_SPLITS.items()) if word in words), None)
 
 
 class _ParquetReader:
@@ -136,45 +156,58 @@ class _ParquetReader:
         self.channels = channels
         self.resolution = resolution
 
-    def __call__(self, files: list[Path], limit: int | None, seed: int) -> Images:
-        counts = [_open_parquet(file).metadata.num_rows for file in files]
-        total = sum(counts)
-        if total == 0:
+    def labels(self, files: list[Path]) -> NDArray[np.int64]:
+        """The label of every row of the files, one file behind the other."""
+        labels = np.concatenate([self._labels(file) for file in files])
+        if not len(labels):
             raise InputError(f"{files[0]}: no rows")
-        chosen = np.ones(total, dtype=bool)
-        if limit is not None and limit < total:
-            if limit < 1:
-                raise InputError(f"limit must be 1 or more images, got {limit}")
-            chosen[np.random.default_rng(seed).permutation(total)[limit:]] = False
-        labels: list[int] = []
+        return labels
+
+    def __call__(self, files: list[Path], labels: NDArray[np.int64], rows: NDArray[np.int64]) -> Images:
+        """The images of `rows`, ascending and counted over all files, whose labels are `labels`."""
+        chosen = np.zeros(len(labels), dtype=bool)
+        chosen[rows] = True
+        ends = np.cumsum([_open_parquet(file).metadata.num_rows for file in files])
 
         def encoded() -> Iterator[tuple[bytes | Path, str]]:
-            for file, here in zip(files, np.split(chosen, np.cumsum(counts)[:-1]), strict=True):
-                for row, image, label in self._rows(file, here):
-                    labels.append(label)
+            for file, here in zip(files, np.split(chosen, ends[:-1]), strict=True):
+                for row, image in self._rows(file, here):
                     yield image, f"{file} row {row}"
 
-        pixels = decode_all(encoded(), int(chosen.sum()), self.channels, self.resolution)
-        return Images(pixels, np.array(labels, np.int64))
+        return Images(decode_all(encoded(), len(rows), self.channels, self.resolution), labels[rows])
 
-    def _rows(self, file: Path, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, bytes, int]]:
-        """(row, encoded image, label) of the chosen rows."""
+    def _labels(self, file: Path) -> NDArray[np.int64]:
         import pyarrow as pa  # type: ignore[import-untyped]
+
+        table = _open_parquet(file)
+        self._columns(file, table.schema_arrow)
+        try:
+            column = table.read([self.label_column]).column(0).combine_chunks()
+            if column.null_count:
+                row = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+                raise InputError(f"{file} row {row}: the label is missing")
+            labels: NDArray[np.int64] = column.cast(pa.int64()).to_numpy()
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{file}: cannot be read as parquet ({_one_line(error)})") from None
+        return labels
+
+    def _rows(self, file: Path, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, bytes]]:
+        """(row, encoded image) of the chosen rows."""
+        import pyarrow as pa
 
         table = _open_parquet(file)
         image_column = self._columns(file, table.schema_arrow)
         row = 0
         try:
-            for batch in table.iter_batches(batch_size=1024, columns=[image_column, self.label_column]):
-                images, labels = batch.column(image_column), batch.column(self.label_column)
+            for batch in table.iter_batches(batch_size=1024, columns=[image_column]):
+                images = batch.column(0)
                 if pa.types.is_struct(images.type):
                     images = images.field(images.type.get_field_index("bytes"))
-                for image, label in zip(images, labels, strict=True):
+                for image in images:
                     if chosen[row]:
-                        if not image.is_valid or not label.is_valid:
-                            missing = "label" if image.is_valid else "image"
-                            raise InputError(f"{file} row {row}: the {missing} is missing")
-                        yield row, image.as_py(), label.as_py()
+                        if not image.is_valid:
+                            raise InputError(f"{file} row {row}: the image is missing")
+                        yield row, image.as_py()
                     row += 1
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file}: cannot be read as parquet ({_one_line(error)})") from None
@@ -184,7 +217,7 @@ class _ParquetReader:
         import pyarrow as pa
 
         there = ", ".join(schema.names)
-        wanted = [self.image_column] if self.image_column is not None else ["img", "image"]
+        wanted = ["img", "image"] if self.image_column is None else [str(self.image_column)]
         image_column = next((name for name in wanted if name in schema.names), None)
         if image_column is None:
             raise InputError(f"{file}: no image column {' or '.join(wanted)}; the columns are {there}")
@@ -245,13 +278,18 @@ def imagefolder(
     """One folder per class, image files in them at any depth: path/CLASS/... or path/train/CLASS/...
 
     Where there is path/train, path/val (or path/validation) is the held-out split if it is there, and path/test is
-    left alone; otherwise `val_fraction` of each class is held out. Other files than images are skipped.
+    left alone; otherwise `val_fraction` of each class is held out, and no class may be named like a split. Other files
+    than images are skipped.
     resolution, channels, flip, limit as in `parquet`. Raises InputError naming the file or folder.
     """
     check_format(channels, resolution)
+    _check_split(val_fraction, seed, flip, limit)
     root = _existing_folder(path)
     train_folder = root / "train" if (root / "train").is_dir() else root
     classes = _class_folders(train_folder)
+    for name in classes if train_folder == root else ():
+        if name.lower() in _SPLITS:
+            raise InputError(f"{root / name}: a split, and no class; name the folder of the training images train")
     rest = _read_folder(train_folder, classes, resolution, channels, limit, seed)
     val_folder = next((root / name for name in ("val", "validation", "valid") if (root / name).is_dir()), None)
     if train_folder == root or val_folder is None:
@@ -293,20 +331,27 @@ def _read_folder(
             raise InputError(f"{folder / name}: no images ({', '.join(_SUFFIXES)})")
         files += found
         labels += [label] * len(found)
-    chosen = np.arange(len(files))
-    if limit is not None and limit < len(files):
-        if limit < 1:
-            raise InputError(f"limit must be 1 or more images, got {limit}")
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(files))[:limit])
+    every_label = np.array(labels, np.int64)
+    chosen = draw(every_label, limit, seed, str(folder))
     sources = ((files[i], str(files[i])) for i in chosen)
-    pixels = decode_all(sources, len(chosen), channels, resolution)
-    return Images(pixels, np.array(labels, np.int64)[chosen])
+    return Images(decode_all(sources, len(chosen), channels, resolution), every_label[chosen])
 
 
-# -------------------------------------------------------------------------------------------------------------- paths
+# ------------------------------------------------------------------------------------------------- settings and paths
+
+
+def _check_split(val_fraction: float, seed: int, flip: bool = False, limit: int | None = None) -> None:
+    check_number("data.val_fraction", val_fraction, above=0, below=1)
+    check_whole("data.seed", seed, least=0)
+    if not isinstance(flip, bool):
+        raise InputError(f"data.flip={flip}: it must be true or false")
+    if limit is not None:
+        check_whole("data.limit", limit)
 
 
 def _existing(path: str) -> Path:
+    if not isinstance(path, (str, Path)):
+        raise InputError(f"data.path={path}: it must be the name of a file or folder")
     root = Path(path).expanduser()
     if not root.exists():
         raise InputError(f"{path}: no such file or folder")

@@ -84,8 +84,6 @@ def hold_out(images: Images, fraction: float, seed: int, classes: Sequence[str],
     The same images, fraction and seed give the same split. Raises InputError, naming `where` the images come from, if
     a class has fewer than two, or there is only one class.
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"val_fraction must lie between 0 and 1, got {fraction}")
     check_several_classes(images, where)
     random = np.random.default_rng(seed)
     held_out = np.zeros(len(images), dtype=bool)
@@ -96,6 +94,27 @@ def hold_out(images: Images, fraction: float, seed: int, classes: Sequence[str],
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held_out[random.choice(members, count, replace=False)] = True
     return images[np.flatnonzero(~held_out)], images[np.flatnonzero(held_out)]
+
+
+def draw(labels: NDArray[np.int64], limit: int | None, seed: int, where: str) -> NDArray[np.int64]:
+    """Indices, ascending, of `limit` images at random: of each class its share, and two or more if it has them.
+
+    All of them where there is no limit or there are no more. Raises InputError if the limit is less than two per class.
+    """
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels))
+    random = np.random.default_rng(seed)
+    place, least = np.empty(len(labels)), 0
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + random.random()) / len(members)  # spread evenly over [0, 1)
+        place[members[:2]] -= 1  # first come two of each class
+        least += len(members[:2])
+    if limit < least:
+        raise InputError(
+            f"data.limit={limit}: two images of each class in {where} are {least}; it must be that or more"
+        )
+    return np.sort(np.argsort(place, kind="stable")[:limit])
 
 
 def check_several_classes(images: Images, where: str) -> None:

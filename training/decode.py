@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from convnets.checks import check_whole
 from convnets.errors import InputError
 
 MAX_PIXELS = 2**26  # of one image: 8192 x 8192. A small file can claim far more, and would take the memory.
+_MAX_SIDE = 4096  # of what images are resized to
 
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow's parsers raise for broken files.
@@ -24,10 +26,10 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 
 def check_format(channels: int, resolution: int | None) -> None:
     """InputError unless images can be decoded to this many channels and pixels."""
-    if channels not in _MODES:
-        raise InputError(f"channels must be 1 (grey) or 3 (RGB), got {channels}")
-    if resolution is not None and not 1 <= resolution <= 4096:
-        raise InputError(f"resolution must lie in 1-4096 pixels, got {resolution}")
+    if check_whole("data.channels", channels) not in _MODES:
+        raise InputError(f"data.channels={channels}: it must be 1 (grey) or 3 (RGB)")
+    if resolution is not None and check_whole("data.resolution", resolution) > _MAX_SIDE:
+        raise InputError(f"data.resolution={resolution}: it must be {_MAX_SIDE} pixels or less")
 
 
 def decode(source: bytes | Path, where: str, channels: int, resolution: int | None) -> NDArray[np.uint8]:
