@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convnets.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
-from convnets.blocks import Block, Conv2d, PoolShortcut, SqueezeExcite, drop_samples
+from convnets.blocks import Block, PoolShortcut, SqueezeExcite, drop_samples
 from convnets.build import build
 from convnets.reference import EFFICIENTNET_B0, MNASNET_A1, MOBILENET_V1, MOBILENET_V2, RESNET_50, efficientnet
 
@@ -71,6 +71,7 @@ def test_activations() -> None:
         net = build(small(Stage("mbconv", 3, 1, 8, 1, 6, 0.25), activation=name))
         assert isinstance(net.stem.activation, kind)
         assert isinstance(net.stages[0][0].branch.squeeze_excite.activation, kind)
+        assert net.stem.activation.inplace == name.startswith("relu")
 
 
 @pytest.mark.parametrize(
@@ -116,21 +117,12 @@ def test_squeeze_excitation_gates_channels_by_their_means() -> None:
     assert torch.allclose(gate(x), x * expected.reshape(3, 4, 1, 1), atol=1e-6)
 
 
-@pytest.mark.parametrize("groups", [1, 6])
-@pytest.mark.parametrize("side", [(1, 1), (1, 2), (2, 2), (3, 3), (9, 4)])
-def test_leaving_out_weights_that_meet_only_padding_changes_nothing(groups: int, side: tuple[int, int]) -> None:
-    for kernel in (1, 3, 5, 7):
-        for stride in (1, 2, 3):
-            ours = Conv2d(6, 6, kernel, stride, groups).double()
-            theirs = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=groups, bias=False).double()
-            theirs.load_state_dict(ours.state_dict())
-            x = torch.randn(2, 6, *side, dtype=torch.double)
-            outputs = ours(x), theirs(x)
-            assert torch.allclose(*outputs)
-            for output in outputs:
-                output.square().sum().backward()
-            assert ours.weight.grad is not None and theirs.weight.grad is not None
-            assert torch.allclose(ours.weight.grad, theirs.weight.grad)
+@pytest.mark.parametrize("arch", [EFFICIENTNET_B0, RESNET_50])
+def test_the_layers_are_stock_pytorch(arch: Arch) -> None:
+    """So that every tool which counts, traces, converts or quantises networks knows them."""
+    with torch.device("meta"):
+        leaves = [module for module in build(arch).modules() if not list(module.children())]
+    assert {type(leaf).__module__.split(".")[0] for leaf in leaves} == {"torch"}
 
 
 def test_drop_connect_rises_linearly_over_the_blocks() -> None:

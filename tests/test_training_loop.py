@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from convnets.arch import Arch, Stage, Stem
+from convnets.build import build
 from convnets.errors import InputError
 from training.augment import Samples, pad, random_views, samples, take
 from training.convolutions import fast_convolutions
@@ -45,11 +48,11 @@ def dataset(train: int = 64, val: int = 32, size: int = 8, channels: int = 1) ->
     return Dataset(images(train), images(val), ("dark", "bright"))
 
 
-def network(seed: int = 0, dropout: float = 0.2) -> nn.Sequential:
+def network(seed: int = 0, dropout: float = 0.2, channels: int = 1) -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8, momentum=0.01), nn.SiLU(),
+            nn.Conv2d(channels, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8, momentum=0.01), nn.SiLU(),
             nn.Conv2d(8, 8, 5, 2, padding=2, groups=8, bias=False), nn.BatchNorm2d(8, momentum=0.01),
             nn.Conv2d(8, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(16, 2),
         )  # fmt: skip
@@ -153,11 +156,10 @@ def test_scoring_does_not_disturb_training() -> None:
 
 def test_batches_and_weights_are_channels_last() -> None:
     seen: list[Tensor] = []
-    module = network()
+    module = network(channels=3)
     module[0].register_forward_hook(lambda layer, inputs, output: seen.extend([*inputs, layer.weight, output]))
-    three = nn.Sequential(nn.Conv2d(3, 1, 1), module)  # with one channel every layout is channels_last
-    data = dataset(channels=3)
-    next(train(three, *samples(data, None, CPU), SHORT, 0))
+    next(train(module, *samples(dataset(channels=3), None, CPU), SHORT, 0))
+    assert all(tensor.shape[1] > 1 and tensor.shape[2] > 1 for tensor in seen)  # otherwise every layout is both
     assert seen and all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)
 
 
@@ -259,6 +261,36 @@ def test_samples_are_stretched_and_normalised() -> None:
 def test_fast_depthwise_agrees_with_torch(size: tuple[int, int], kernel: int, stride: int) -> None:
     layer = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False).double()
     _agrees(layer, torch.randn(3, 6, *size, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2), (4, 3)])
+def test_fast_dense_agrees_with_torch(size: tuple[int, int], kernel: int, stride: int) -> None:
+    layer = nn.Conv2d(6, 10, kernel, stride, kernel // 2, bias=False).double()
+    _agrees(layer, torch.randn(3, 6, *size, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_a_step_of_training_is_the_same_with_fast_convolutions(size: int) -> None:
+    """A network with every kind of layer, from maps wider than its kernels down to one pixel."""
+    stages = (
+        Stage("mbconv", 5, 2, 16, 2, expand=3.0, se_ratio=0.25),
+        Stage("bottleneck", 5, 2, 16, 2, expand=0.5, skip="projection"),
+        Stage("conv", 7, 2, 16, 1, skip="pool"),
+        Stage("separable", 7, 2, 16, 2),
+    )
+    module = build(Arch(Stem(8), stages, head_channels=24, classes=5, drop_connect=0.0, dropout=0.0)).double()
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(4, 3, size, size, dtype=torch.float64)
+    gradients = []
+    for fast in (nullcontext(), fast_convolutions(module)):
+        with fast:
+            module.zero_grad()
+            functional.cross_entropy(module(images), torch.arange(4)).backward()  # type: ignore[no-untyped-call]
+        gradients.append([parameter.grad for parameter in module.parameters()])
+    for plain, fast_one in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast_one, plain)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,14 +1,15 @@
-"""Faster formulae for the two convolutions that small ConvNets are made of, for training on a CPU.
+"""Faster formulae for the convolutions that small ConvNets are made of, for training on a CPU.
 
 A mobile network at proxy sizes (16 to 32 pixels) spends its late stages on maps of 1 to 4 pixels. There PyTorch 2.13
 with oneDNN 3.12 takes, for a batch of 32 on one AVX-512 core, 10 ms for a 1x1 convolution that a matrix product does in
 1.3 ms, and 17 ms for the weight gradient of a 5x5 depthwise convolution on 1x1 maps, which is a sum of 32 products per
-channel. The values are those of `nn.Conv2d` up to the order of summation.
+channel. On such maps most weights of a wide kernel only ever meet padding, and are left out: on 1x1 maps one per kernel
+remains. The values are those of `nn.Conv2d` up to the order of summation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,55 +18,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from convnets import blocks
-
-# Layers known to compute a plain convolution; a subclass of somebody else's may compute anything.
-_PLAIN = (nn.Conv2d, blocks.Conv2d)
-
 
 @contextmanager
 def fast_convolutions(module: nn.Module) -> Iterator[None]:
-    """Inside, the plain 1x1 and depthwise convolutions of `module` compute by the formulae here if it is on a CPU.
+    """Inside, the plain convolutions of `module` compute by the formulae here if they have one and lie on a CPU.
 
     Parameters, state dict and class stay what they are, and so does what is exported or pickled outside.
     """
     replaced: list[nn.Conv2d] = []
     try:
         for layer in module.modules():
-            if not isinstance(layer, nn.Conv2d) or type(layer) not in _PLAIN or layer.weight.device.type != "cpu":
+            # A subclass may compute anything; a forward of its own was set by an outer block, or by somebody else.
+            if type(layer) is not nn.Conv2d or layer.weight.device.type != "cpu" or "forward" in vars(layer):
                 continue
-            if "forward" in vars(layer):  # replaced already, by an outer block or by somebody else
-                continue
-            if _is_pointwise(layer):
-                layer.forward = partial(_pointwise, layer)  # type: ignore[method-assign]
-            elif _is_depthwise(layer):
-                layer.forward = partial(_depthwise, layer)  # type: ignore[method-assign]
-            else:
-                continue
-            replaced.append(layer)
+            formula = _formula(layer)
+            if formula is not None:
+                layer.forward = partial(formula, layer)  # type: ignore[method-assign]
+                replaced.append(layer)
         yield
     finally:
         for layer in replaced:
             del layer.forward  # the class's own shows again
 
 
-def _is_pointwise(layer: nn.Conv2d) -> bool:
-    return (layer.kernel_size, layer.stride, layer.padding, layer.groups) == ((1, 1), (1, 1), (0, 0), 1)
-
-
-def _is_depthwise(layer: nn.Conv2d) -> bool:
-    """One channel in, one out per group; square, odd and padded by half, so that the formula below has one case."""
+def _formula(layer: nn.Conv2d) -> Callable[[nn.Conv2d, Tensor], Tensor] | None:
+    """For 1x1 kernels, and for square, odd ones padded by half with zeros, so that each formula has one case."""
     kernel = layer.kernel_size[0]
-    return (
-        layer.groups == layer.in_channels == layer.out_channels
-        and layer.bias is None
-        and kernel % 2 == 1
-        and layer.kernel_size == (kernel, kernel)
-        and layer.padding == (kernel // 2, kernel // 2)
-        and layer.padding_mode == "zeros"
-        and layer.stride[0] == layer.stride[1]
-        and layer.dilation == (1, 1)
-    )
+    if (layer.kernel_size, layer.stride, layer.padding, layer.groups) == ((1, 1), (1, 1), (0, 0), 1):
+        return _pointwise
+    if (
+        layer.bias is not None
+        or kernel % 2 == 0
+        or layer.kernel_size != (kernel, kernel)
+        or layer.padding != (kernel // 2, kernel // 2)
+        or layer.padding_mode != "zeros"
+        or layer.stride[0] != layer.stride[1]
+        or layer.dilation != (1, 1)
+    ):
+        return None
+    if layer.groups == 1:
+        return _dense
+    return _depthwise if layer.groups == layer.in_channels == layer.out_channels else None
 
 
 def _pointwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -73,14 +66,39 @@ def _pointwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return functional.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
 
 
+def _dense(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """On a 1 x 1 map a matrix product of the kernels' centres."""
+    if x.shape[2:] == (1, 1):
+        return functional.linear(x.flatten(1), _centre(layer))[:, :, None, None]
+    return _cropped(layer, x)
+
+
 def _depthwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A depthwise convolution whose weight gradient is summed tap by tap where the kernel is wider than the map."""
+    """On a 1 x 1 map one weight per channel; the weight gradient tap by tap where the kernel is wider than the map."""
+    if x.shape[2:] == (1, 1):
+        return x * _centre(layer)[:, :, None]
     stride, kernel = layer.stride[0], layer.kernel_size[0]
     output_side = (max(x.shape[2:]) - 1) // stride + 1
     if output_side >= kernel or not torch.is_grad_enabled():
-        return type(layer).forward(layer, x)
+        return _cropped(layer, x)
     y: Tensor = _SmallMapDepthwise.apply(x, layer.weight, stride)  # type: ignore[no-untyped-call]
     return y
+
+
+def _centre(layer: nn.Conv2d) -> Tensor:
+    """The weights in the kernels' centres: [outputs, inputs per group]."""
+    middle = layer.kernel_size[0] // 2
+    return layer.weight[:, :, middle, middle]
+
+
+def _cropped(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Without the weights that only ever meet padding: on an n x n map those further than n - 1 from the centre."""
+    kernel, reach = layer.kernel_size[0], max(x.shape[2:]) - 1
+    unused = kernel // 2 - reach
+    if unused <= 0:
+        return nn.Conv2d.forward(layer, x)
+    used = slice(unused, kernel - unused)
+    return functional.conv2d(x, layer.weight[:, :, used, used], None, layer.stride, reach, groups=layer.groups)
 
 
 class _SmallMapDepthwise(torch.autograd.Function):
