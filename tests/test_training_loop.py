@@ -16,7 +16,7 @@ from torch.nn import functional
 from convnets.arch import Arch, Stage, Stem
 from convnets.build import build
 from convnets.errors import InputError
-from training.augment import Samples, pad, random_views, samples, take
+from training.augment import Samples, random_views, samples, seen
 from training.convolutions import fast_convolutions
 from training.dataset import Dataset, Images
 from training.loop import Diverged, Epoch, evaluate, recalibrate, train
@@ -96,7 +96,7 @@ def test_biases_and_norms_do_not_decay(name: str) -> None:
     ("field", "value"),
     [("epochs", 0), ("epochs", 1.5), ("batch_size", 1), ("optimizer", "adam"), ("lr", 0.0), ("lr", math.nan),
      ("momentum", 1.0), ("weight_decay", -1.0), ("warmup", 1.0), ("label_smoothing", -0.1), ("translate", 2),
-     ("recalibrate", -1), ("recalibrate", True)],
+     ("recalibrate", -1), ("recalibrate", True), ("recalibrate", 1)],
 )  # fmt: skip
 def test_a_recipe_names_its_culprit(field: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{field}={value}: it must"):
@@ -177,6 +177,13 @@ def test_divergence_names_the_step() -> None:
         run(module=Breaks())
 
 
+@pytest.mark.parametrize("recalibrated", [0, 32])
+def test_weights_that_break_in_the_last_step_are_not_scored(recalibrated: int) -> None:
+    """Its loss was computed before the step, and is finite."""
+    with pytest.raises(Diverged, match="logits are not finite"):
+        run(Recipe(epochs=1, batch_size=64, lr=1e38, warmup=0.0, weight_decay=1e30, recalibrate=recalibrated))
+
+
 # --------------------------------------------------------------------------------------------------------- batch norms
 
 
@@ -232,7 +239,7 @@ def test_views_are_shifts_and_mirrors_of_the_image() -> None:
     assert {*views.top.tolist()} == {*views.left.tolist()} == {0, 1, 2, 3, 4}
     assert 60 < int(views.mirrored.sum()) < 140
     index = torch.randint(0, 5, (200,), generator=generator)
-    taken = take(pad(pixels, 2), index, views, (6, 7))
+    taken = torch.cat([seen(pixels[index[part]], views[part], 2) for part in (slice(0, 50), slice(50, 200))])
     for i in range(200):
         expected = functional.pad(pixels[index[i]], (0, 0, 2, 2, 2, 2))
         expected = expected[views.top[i] : views.top[i] + 6, views.left[i] : views.left[i] + 7]
@@ -242,7 +249,33 @@ def test_views_are_shifts_and_mirrors_of_the_image() -> None:
 def test_without_flip_and_shift_an_image_is_itself() -> None:
     pixels = torch.randint(0, 256, (5, 6, 6, 1), dtype=torch.uint8)
     views = random_views(5, 0, False, torch.Generator().manual_seed(0), CPU)
-    assert torch.equal(take(pad(pixels, 0), torch.arange(5), views, (6, 6)), pixels)
+    assert torch.equal(seen(pixels, views, 0), pixels)
+
+
+def test_samples_are_placed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    for resolution in (None, 12):
+        whole, _ = samples(dataset(channels=3), resolution, CPU)
+        monkeypatch.setattr("training.augment._PART", 10)
+        parts, _ = samples(dataset(channels=3), resolution, CPU)
+        assert torch.equal(whole.pixels, parts.pixels) and parts.pixels.is_contiguous()
+        monkeypatch.undo()
+
+
+def test_training_recalibrating_and_scoring_share_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA devices all three are bfloat16; here the CPU is made to do the same."""
+    monkeypatch.setattr("training.loop._half_precision", lambda where: torch.autocast(where.type, torch.bfloat16))
+    module, seen_types = network(), set[torch.dtype]()
+    module[-1].register_forward_hook(lambda layer, inputs, output: seen_types.add(output.dtype))
+    run(Recipe(epochs=1, batch_size=16, lr=0.05, recalibrate=32), module=module)
+    assert seen_types == {torch.bfloat16}
+
+
+def test_recalibration_takes_few_images_as_well_as_many() -> None:
+    train_set, val_set = samples(dataset(), None, CPU)
+    for count in (2, 3, 17, 64):
+        module = network()
+        recalibrate(module, train_set, torch.arange(count))
+        assert 0 <= evaluate(module, val_set) <= 1
 
 
 def test_samples_are_stretched_and_normalised() -> None:

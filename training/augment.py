@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from training.dataset import Dataset, Images
+
+_PART = 1024  # images that are resized and placed at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +44,25 @@ def samples(data: Dataset, resolution: int | None, device: torch.device) -> tupl
     mean, std = (torch.from_numpy(moment).to(device) for moment in (data.mean, data.std))
 
     def put(images: Images) -> Samples:
-        pixels = torch.from_numpy(images.pixels).to(device)
         labels = torch.from_numpy(images.labels).to(device)
-        return Samples(_resized(pixels, resolution), labels, mean, std, data.flip)
+        return Samples(_placed(images.pixels, resolution, device), labels, mean, std, data.flip)
 
     return put(data.train), put(data.val)
 
 
-def _resized(pixels: Tensor, resolution: int | None) -> Tensor:
-    if resolution is None or pixels.shape[1:3] == (resolution, resolution):
-        return pixels
-    size = (resolution, resolution)
-    resized = [  # in parts, so that no float copy of everything is needed
-        functional.interpolate(part.permute(0, 3, 1, 2).float(), size, mode="bilinear", antialias=True)
-        .round_()
-        .to(torch.uint8)
-        .permute(0, 2, 3, 1)
-        for part in torch.split(pixels, 1024)
-    ]
-    return torch.cat(resized).contiguous()
+def _placed(pixels: NDArray[np.uint8], resolution: int | None, device: torch.device) -> Tensor:
+    """Part by part, so that neither a float copy of everything is needed nor the original size on the device."""
+    images, height, width, channels = pixels.shape
+    size = (height, width) if resolution is None else (resolution, resolution)
+    placed = torch.empty((images, *size, channels), dtype=torch.uint8, device=device)
+    for target, part in zip(torch.split(placed, _PART), torch.split(torch.from_numpy(pixels), _PART), strict=True):
+        target.copy_(part if size == (height, width) else _resized(part.to(device), size))
+    return placed
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    images = pixels.permute(0, 3, 1, 2).float()
+    return functional.interpolate(images, size, mode="bilinear", antialias=True).round_().permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +73,8 @@ class Views:
     left: Tensor
     mirrored: Tensor
 
-
-def pad(pixels: Tensor, shift: int) -> Tensor:
-    """[n, h, w, c] -> [n, h + 2 shift, w + 2 shift, c] with black (0) around."""
-    return functional.pad(pixels, (0, 0, shift, shift, shift, shift))
+    def __getitem__(self, part: slice) -> Views:
+        return Views(self.top[part], self.left[part], self.mirrored[part])
 
 
 def random_views(count: int, shift: int, flip: bool, generator: torch.Generator, device: torch.device) -> Views:
@@ -82,10 +84,11 @@ def random_views(count: int, shift: int, flip: bool, generator: torch.Generator,
     return Views(offsets[0].to(device), offsets[1].to(device), mirrored.to(device))
 
 
-def take(padded: Tensor, index: Tensor, views: Views, size: tuple[int, int]) -> Tensor:
-    """The images `index` [b] as their views show them: [b, height, width, c] for `size` = (height, width)."""
-    rows = torch.arange(size[0], device=padded.device)
-    columns = torch.arange(size[1], device=padded.device).expand(len(index), -1)
+def seen(pixels: Tensor, views: Views, shift: int) -> Tensor:
+    """The images [n, height, width, c] as their views show them; `shift` is theirs, and what comes in is black (0)."""
+    images, height, width = pixels.shape[:3]
+    padded = functional.pad(pixels, (0, 0, shift, shift, shift, shift))
+    rows = torch.arange(height, device=pixels.device) + views.top[:, None]
+    columns = torch.arange(width, device=pixels.device).expand(images, -1)
     columns = torch.where(views.mirrored[:, None], columns.flip(1), columns) + views.left[:, None]
-    rows = rows + views.top[:, None]
-    return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return padded[torch.arange(images, device=pixels.device)[:, None, None], rows[:, :, None], columns[:, None, :]]

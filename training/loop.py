@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from training.augment import Samples, pad, random_views, take
+from training.augment import Samples, random_views, seen
 from training.convolutions import fast_convolutions
 from training.optim import learning_rate
 from training.optim import optimizer as make_optimizer
@@ -24,7 +24,7 @@ _STEPS_BETWEEN_CHECKS = 50
 
 
 class Diverged(Exception):
-    """The loss stopped being a finite number."""
+    """The loss, or what a trained network answers, stopped being finite numbers."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,7 @@ def train(
     where = train_set.labels.device
     module.to(device=where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(module, recipe) if optimizer is None else optimizer
-    half_precision = torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda")
-    height, width = train_set.pixels.shape[1:3]
-    shift = round(recipe.translate * max(height, width))
-    padded = pad(train_set.pixels, shift)
+    shift = round(recipe.translate * max(train_set.pixels.shape[1:3]))
     batch = min(recipe.batch_size, len(train_set))
     steps = len(train_set) // batch  # of one epoch; all batches are full, so norms see equal ones
 
@@ -82,15 +79,16 @@ def train(
         with _randomness(seed, number, where) as generator, fast_convolutions(module):
             module.train()
             order = torch.randperm(len(train_set), generator=generator).to(where)
+            views = random_views(steps * batch, shift, train_set.flip, generator, where)
             losses = torch.empty(steps, device=where)
             for step in range(steps):
                 # The batch: shuffled, shifted, mirrored.
-                index = order[step * batch : (step + 1) * batch]
-                views = random_views(batch, shift, train_set.flip, generator, where)
-                images = train_set.normalised(take(padded, index, views, (height, width)))
+                part = slice(step * batch, (step + 1) * batch)
+                index = order[part]
+                images = train_set.normalised(seen(train_set.pixels[index], views[part], shift))
 
                 # Forward and backward.
-                with half_precision:
+                with _half_precision(where):
                     logits = module(images)
                     loss = functional.cross_entropy(
                         logits, train_set.labels[index], label_smoothing=recipe.label_smoothing
@@ -130,7 +128,7 @@ def recalibrate(module: nn.Module, train_set: Samples, index: Tensor) -> None:
         norm.momentum = None  # PyTorch's sign for a cumulative average
         norm.train()
     parts = max(1, round(len(index) / _large_batch(train_set)))
-    with fast_convolutions(module):
+    with fast_convolutions(module), _half_precision(index.device):
         for part in index.tensor_split(parts):  # equal parts, as each counts the same in the average
             module(train_set.normalised(train_set.pixels[part]))
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -140,14 +138,26 @@ def recalibrate(module: nn.Module, train_set: Samples, index: Tensor) -> None:
 
 @torch.no_grad()
 def evaluate(module: nn.Module, val_set: Samples) -> float:
-    """The fraction of `val_set` whose largest logit is its label's, in evaluation mode."""
+    """The fraction of `val_set` whose largest logit is its label's, in evaluation mode.
+
+    Raises Diverged where logits are not finite: the last step can break the weights after its loss was still a number.
+    """
     module.eval()
-    size = _large_batch(val_set)
-    right = torch.zeros((), dtype=torch.int64, device=val_set.labels.device)
-    with fast_convolutions(module), torch.autocast(right.device.type, torch.bfloat16, enabled=right.is_cuda):
+    size, where = _large_batch(val_set), val_set.labels.device
+    right, finite = torch.zeros((), dtype=torch.int64, device=where), torch.ones((), dtype=torch.bool, device=where)
+    with fast_convolutions(module), _half_precision(where):
         for pixels, labels in zip(torch.split(val_set.pixels, size), torch.split(val_set.labels, size), strict=True):
-            right += (module(val_set.normalised(pixels)).argmax(1) == labels).sum()
+            logits = module(val_set.normalised(pixels))
+            right += (logits.argmax(1) == labels).sum()
+            finite &= logits.isfinite().all()
+    if not finite:
+        raise Diverged("the trained network's logits are not finite")
     return right.item() / len(val_set)
+
+
+def _half_precision(where: torch.device) -> torch.autocast:
+    """bfloat16 on CUDA devices, the same in training, recalibrating and scoring; float32 on others."""
+    return torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda")
 
 
 def _large_batch(samples: Samples) -> int:
