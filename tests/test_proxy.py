@@ -49,7 +49,7 @@ def test_the_seed_decides_the_score_also_after_pickling() -> None:
     shipped = pickle.loads(pickle.dumps(evaluator))
     assert first == list(evaluator(TINY, 5)) == list(shipped(TINY, 5))
     assert len(pickle.dumps(evaluator)) < len(pickle.dumps(proxy())) + 500  # no tensors travel
-    assert first[-1].accuracy > 0.5
+    assert first[-1].accuracy > 0.5 and type(first[-1].accuracy) is float
 
 
 def test_it_adapts_an_arch_to_the_data_only_while_training() -> None:
@@ -93,11 +93,38 @@ def test_other_networks_are_built_as_they_are() -> None:
         list(proxy()(Custom(classes=2), 0))
 
 
-def test_out_of_memory_is_a_failed_evaluation_and_a_bug_is_a_bug() -> None:
+OUT_OF_MEMORY = [
+    "[enforce fail] DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+]
+
+
+@pytest.mark.parametrize("message", OUT_OF_MEMORY)
+def test_out_of_memory_is_a_failed_evaluation_and_a_bug_is_a_bug(message: str) -> None:
     with pytest.raises(EvaluationFailed, match="out of memory at batch 8, 12 x 12 pixels"):
-        list(proxy()(Custom(error="[enforce fail] DefaultCPUAllocator: can't allocate memory"), 0))
+        list(proxy()(Custom(error=message), 0))
     with pytest.raises(RuntimeError, match="a bug"):
         list(proxy()(Custom(error="a bug"), 0))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_data_that_do_not_fit_are_the_users_to_mend(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def raises(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("nas.evaluators.proxy.samples", raises)
+    with pytest.raises(InputError, match="the data's 96 images do not fit into .*; lower evaluator.resolution or"):
+        list(proxy()(TINY, 0))
+    error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(proxy()(TINY, 0))
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    list(proxy()(TINY, 1))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("settings", [{"resolution": 0}, {"stem_stride": 1.5}, {"resolution": True}])

@@ -60,14 +60,13 @@ class Proxy:
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         """Yield the accuracy on the held-out images after each scored epoch; the last is final.
 
-        Raises EvaluationFailed if the loss leaves the finite numbers, or the network does not fit into memory.
+        Raises EvaluationFailed if the loss or the logits leave the finite numbers, or the network does not fit into
+        memory; InputError if the data alone do not.
         """
-        if self._samples is None:  # once per worker
-            self._samples = samples(self.data, self.resolution, device())
-        train_set, val_set = self._samples
+        train_set, val_set = self._placed()
         try:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
+            with torch.random.fork_rng(devices=[]):  # modules are built on the CPU
+                torch.default_generator.manual_seed(seed)
                 module = build_network(self.adapted(network))
             if isinstance(module, ConvNet):
                 nn.init.zeros_(module.classifier.weight)
@@ -77,12 +76,12 @@ class Proxy:
                     yield Measurement(epoch.accuracy, final=epoch.number == self.recipe.epochs)
         except Diverged as error:
             raise EvaluationFailed(str(error)) from error
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise EvaluationFailed(f"out of memory at {self._size(train_set)}") from error
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):  # the CPU's way of running out of memory
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
                 raise
-            raise EvaluationFailed(f"out of memory at {self._size(train_set)}") from error
+            height, width = train_set.pixels.shape[1:3]
+            size = f"batch {self.recipe.batch_size}, {width} x {height} pixels"
+            raise EvaluationFailed(f"out of memory at {size}") from error
 
     def adapted(self, network: Network) -> Network:
         """What is built: an Arch fitted to the data, as described above; any other network unchanged."""
@@ -99,6 +98,21 @@ class Proxy:
             drop_connect=0.0,
         )
 
+    def _placed(self) -> tuple[Samples, Samples]:
+        """(train, val) on this worker's device, put there by its first evaluation."""
+        if self._samples is None:
+            try:
+                self._samples = samples(self.data, self.resolution, device())
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                images = len(self.data.train) + len(self.data.val)
+                raise InputError(
+                    f"the data's {images} images do not fit into the memory of {device()}; "
+                    "lower evaluator.resolution or data.limit, or run fewer workers at a time"
+                ) from error
+        return self._samples
+
     def _check_logits(self, module: nn.Module, train_set: Samples) -> None:
         """InputError unless the module gives [n, classes or more]; without this, a wrong width fails far from here."""
         module = module.to(train_set.labels.device).eval()
@@ -109,8 +123,12 @@ class Proxy:
             shape = list(logits.shape[1:])
             raise InputError(f"the network gives {shape} per image; the data has {classes} classes and needs as many")
 
-    def _size(self, train_set: Samples) -> str:
-        return f"batch {self.recipe.batch_size}, {train_set.pixels.shape[2]} x {train_set.pixels.shape[1]} pixels"
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_samples": None}  # each worker puts the images on its own device
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host ran out of memory: exceptions of their own, or the message of a RuntimeError."""
+    signs = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    own = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return own or any(sign in str(error) for sign in signs)
