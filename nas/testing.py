@@ -201,6 +201,8 @@ def _small_spaces_are_exhausted(make: Make, problem: Problem) -> None:
 
 
 def _same(expected: Sequence[Result], found: Sequence[Result], what: str) -> None:
+    if len(found) != len(expected):
+        raise _Broken(f"{what}: {len(found)} evaluations, not {len(expected)}")
     for one, other in zip(expected, found, strict=True):
         if one != other:
             raise _Broken(f"{what}: ask({one.number}) gave {other.picks}, not {one.picks}")

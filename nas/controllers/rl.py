@@ -94,7 +94,7 @@ class RL:
         self.baseline: float | None = None
         self.worst: float | None = None
         self.told: set[str | None] = set()
-        self.pending: list[tuple[Picks, float]] = []
+        self.pending: list[tuple[Picks, float | None]] = []
 
     def ask(self, number: int, in_flight: Collection[Picks]) -> Picks | None:
         """The first of a handful of draws from the policy that is new; failing that, a mutant of the last."""
@@ -108,14 +108,19 @@ class RL:
         yield from outwards(self.problem.decisions, draws[-1], rng, MUTANTS)
 
     def tell(self, result: Result) -> None:
-        """Learn once a batch is full. A failure counts as the worst reward told so far, or 0 before there is one."""
+        """Learn once a batch is full. Failures in it count as the worst reward told so far.
+
+        A batch of failures before any reward teaches nothing: there is nothing they are worse than.
+        """
         self.told.add(self.problem.key(result.picks))
         if result.reward is not None:
             self.worst = result.reward if self.worst is None else min(self.worst, result.reward)
-        self.pending.append((result.picks, (self.worst or 0.0) if result.reward is None else result.reward))
+        self.pending.append((result.picks, result.reward))
         if len(self.pending) == self.batch:
-            with one_thread():
-                self._learn(torch.tensor([p for p, _ in self.pending]), torch.tensor([r for _, r in self.pending]))
+            if self.worst is not None:
+                rewards = [self.worst if reward is None else reward for _, reward in self.pending]
+                with one_thread():
+                    self._learn(torch.tensor([picks for picks, _ in self.pending]), torch.tensor(rewards))
             self.pending = []
 
     def _learn(self, picks: Tensor, rewards: Tensor) -> None:
