@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from convnets.arch import Arch
+from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
 
 ROUNDINGS = ("official", "nearest")
@@ -27,11 +28,13 @@ def scale(
     channels that are no multiple of 8. All else, dropout among it, is kept.
     rounding="official": repeats rounded up, as in the EfficientNet code; "nearest": to the nearest, so that the
     realised cost follows the coefficients more closely (arXiv 2103.06877). Channels follow one rule in both.
-    Raises InputError for a factor that is not a finite number above 0, or an unknown rounding.
+    Raises InputError for a factor that is not a finite number above 0, a resolution that is no whole number of pixels,
+    or an unknown rounding.
     """
     for name, factor in (("depth", depth), ("width", width)):
-        if not (math.isfinite(factor) and factor > 0):
-            raise InputError(f"{name} must be a finite number above 0, got {factor}")
+        check_number(name, factor, above=0)
+    if resolution is not None:
+        check_whole("resolution", resolution)
     if rounding not in ROUNDINGS:
         raise InputError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
     return replace(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
 
+from conf.command import run
 from convnets.cost import macs_text
 from convnets.errors import InputError
 from search_spaces.space import Space
@@ -124,12 +123,4 @@ def _count(name: str, value: str, least: int) -> int:
 
 
 if __name__ == "__main__":
-    if os.getcwd() not in sys.path:  # people's own spaces live where they type the command
-        sys.path.insert(0, os.getcwd())
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convnets.arch import ACTIVATIONS, Arch, Stage, Stem
+from convnets.checks import check_number
 from convnets.errors import InputError
 from convnets.scale import round_channels
 from search_spaces.space import Decision
@@ -61,14 +62,16 @@ class MnasNet:
             ("skips", skips),
             ("layer_offsets", layer_offsets),
         ):
-            if isinstance(values, str) or not len(values):
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 raise InputError(f"{name} must be a list of one or more values, got {values!r}")
         for activation in activations:
             if activation not in ACTIVATIONS:
                 raise InputError(f"activations must be among {', '.join(ACTIVATIONS)}, got {activation!r}")
         for multiplier in filter_multipliers:
-            if not multiplier > 0:
-                raise InputError(f"filter_multipliers must be above 0, got {multiplier!r}")
+            check_number("filter_multipliers", multiplier, above=0)
+        for offset in layer_offsets:
+            if isinstance(offset, bool) or not isinstance(offset, int):
+                raise InputError(f"layer_offsets must be whole numbers, got {offset!r}")
         self._block = {operation: _block(operation) for operation in operations}
         self._resolution = resolution
         self._classes = classes

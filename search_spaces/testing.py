@@ -32,6 +32,7 @@ from search_spaces.space import (
 
 ENCODED = 20  # samples that are encoded back; each takes tens of milliseconds in a space of 40 decisions
 FORWARDED = 2
+TIMEOUT = 120.0  # seconds for another process to import the space and give the keys
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -262,21 +263,29 @@ def _values_pickle(trial: _Trial) -> str:
     return "the space, and every sampled network"
 
 
+_MARKER = "--- keys"  # what comes before it is printed by the space's own modules
+
+
 def _keys_agree_between_processes(trial: _Trial) -> str:
     """A key made with Python's hash() of strings changes from process to process, and resuming would repeat work."""
     picks = [picks for picks, _ in trial.feasible]
     program = "import pickle, sys; s, ps = pickle.load(sys.stdin.buffer); from search_spaces.space import decode\n"
-    program += "for p in ps: print(decode(s, p).key())"
+    program += f"print({_MARKER!r})\nfor p in ps: print(decode(s, p).key())"
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    child = subprocess.run(
-        [sys.executable, "-c", program],
-        input=pickle.dumps((trial.space, picks)),
-        env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "271828"},
-        capture_output=True,
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", program],
+            input=pickle.dumps((trial.space, picks)),
+            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "271828"},
+            capture_output=True,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        raise _Broken(f"another process gave no keys within {TIMEOUT:g} seconds") from None
     if child.returncode:
         raise _Broken(f"another process failed: {child.stderr.decode().strip().splitlines()[-1]}")
-    for (sampled, network), key in zip(trial.feasible, child.stdout.decode().split("\n"), strict=False):
+    keys = child.stdout.decode().partition(f"{_MARKER}\n")[2].split("\n")
+    for (sampled, network), key in zip(trial.feasible, keys, strict=False):
         if network.key() != key:
             raise _Broken(f"picks {sampled}: key() gives {network.key()}, and {key} in another process")
     return f"{len(picks)} keys"

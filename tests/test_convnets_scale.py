@@ -112,12 +112,16 @@ def test_the_family_scales_b0() -> None:
 @pytest.mark.parametrize(
     ("arguments", "culprit"),
     [
-        ({"depth": 0.0}, "depth must be a finite number above 0, got 0.0"),
-        ({"width": float("nan")}, "width must be a finite number above 0, got nan"),
+        ({"depth": 0.0}, "depth=0.0: it must be a number above 0"),
+        ({"depth": "x"}, "depth=x: it must be a number above 0"),
+        ({"width": float("nan")}, "width=nan: it must be a number above 0"),
+        ({"resolution": 0}, "resolution=0: it must be a whole number, 1 or more"),
+        ({"resolution": "x"}, "resolution=x: it must be a whole number, 1 or more"),
+        ({"resolution": 32.0}, "resolution=32.0: it must be a whole number, 1 or more"),
         ({"rounding": "up"}, "rounding must be one of official, nearest, got 'up'"),
     ],
 )
-def test_wrong_factors_are_named(arguments: dict[str, float], culprit: str) -> None:
+def test_wrong_factors_are_named(arguments: dict[str, object], culprit: str) -> None:
     with pytest.raises(InputError, match=culprit):
         scale(EFFICIENTNET_B0, **arguments)  # type: ignore[arg-type]
 

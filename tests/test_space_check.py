@@ -37,7 +37,8 @@ def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_space_of_the_users(tmp_path: Path) -> None:
-    (tmp_path / "my_spaces.py").write_text((ROOT / "examples" / "custom_space" / "my_spaces.py").read_text())
+    module = (ROOT / "examples" / "custom_space" / "my_spaces.py").read_text()
+    (tmp_path / "my_spaces.py").write_text(f"{module}\nprint('a module may print when it is imported')\n")
     done = check(tmp_path, "my_spaces.Tiny", "target_flops=6e6", "samples=30", "build=2", "space.resolution=16")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("pass  ") == 11
@@ -75,6 +76,7 @@ def test_a_broken_space_exits_1(tmp_path: Path) -> None:
         (["mnasnet", "space.resolution=0"], "resolution must be a whole number"),
         (["mnasnet", "space.colour=red"], "colour"),
         (["mnasnet", "space.kernels=[3"], "not a YAML value"),
+        (["mnasnet", "space.kernels=3"], "kernels must be a list"),
     ],
 )
 def test_bad_input_is_named(

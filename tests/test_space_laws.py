@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from convnets.arch import Arch, Stage, Stem
+from convnets.errors import InputError
 from convnets.network import build_network, cost_of, count
 from convnets.reference import EFFICIENTNET_B0, MNASNET_A1, MNASNET_B1
 from search_spaces.efficientnet import EfficientNet
@@ -135,13 +136,23 @@ def test_settings_reach_the_network() -> None:
         ({"kernels": [4]}, "kernel must be odd"),
         ({"skips": []}, "skips must be a list of one or more"),
         ({"skips": ["maybe"]}, "skip must be one of"),
-        ({"filter_multipliers": [0]}, "filter_multipliers must be above 0"),
+        ({"kernels": 3}, "kernels must be a list of one or more values, got 3"),
+        ({"kernels": ["a"]}, "kernel must be a whole number"),
+        ({"se_ratios": ["a"]}, "se_ratio must be a finite number"),
+        ({"operations": [["conv"]]}, "operations must be among"),
+        ({"filter_multipliers": [0]}, "filter_multipliers=0: it must be a number above 0"),
+        ({"filter_multipliers": ["a"]}, "filter_multipliers=a: it must be a number above 0"),
+        ({"filter_multipliers": [float("inf")]}, "filter_multipliers=inf: it must be a number"),
+        ({"layer_offsets": ["x"]}, "layer_offsets must be whole numbers, got 'x'"),
+        ({"layer_offsets": [0.5]}, "layer_offsets must be whole numbers, got 0.5"),
+        ({"dropout": "x"}, "dropout must be a finite number"),
+        ({"classes": "x"}, "classes must be a whole number"),
         ({"layer_offsets": [-1]}, "layer_offsets leave block 1 no layer"),
         ({"drop_connect": 1.5}, "drop_connect must lie in"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(InputError) as caught:
         MnasNet(**settings)
     assert message in str(caught.value)
 
@@ -286,6 +297,12 @@ def test_a_broken_law_is_named(kind: type[Any], law: str, detail: str) -> None:
     findings = {finding.law: finding for finding in examine(kind(), samples=20, build=2)}
     assert not findings[law].passed
     assert detail in findings[law].detail
+
+
+def test_a_process_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search_spaces.testing.TIMEOUT", 0.01)
+    findings = {finding.law: finding for finding in examine(Sound(), samples=20, build=2)}
+    assert findings["keys agree between processes"].detail == "another process gave no keys within 0.01 seconds"
 
 
 def test_check_space_lists_what_is_broken() -> None:
