@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from nas.evaluators.proxy import Proxy
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import decode, sample
 from training.data import digits
+from training.dataset import Dataset
 from training.recipe import Recipe
 
 LONGER = 5
@@ -66,9 +68,9 @@ def networks(count: int) -> list[Arch]:
     return [EFFICIENTNET_B0 if i == nearest else network for i, network in enumerate(chosen)]
 
 
-def accuracies(candidate: Candidate, network: Arch) -> tuple[list[float], float]:
+def accuracies(data: Dataset, candidate: Candidate, network: Arch) -> tuple[list[float], float]:
     """Accuracy after each epoch, and seconds of this process's CPU time."""
-    proxy = Proxy(DATA, candidate.recipe, candidate.resolution, candidate.stem_stride)
+    proxy = Proxy(data, candidate.recipe, candidate.resolution, candidate.stem_stride)
     start = time.process_time()
     curve = [measurement.accuracy for measurement in proxy(network, seed=0)]
     return curve, time.process_time() - start
@@ -84,7 +86,34 @@ def interval(short: np.ndarray, long: np.ndarray) -> tuple[float, float]:
     return float(np.percentile(taus, 2.5)), float(np.percentile(taus, 97.5))
 
 
-DATA = digits()
+def longer(candidate: Candidate, epochs: int) -> Candidate:
+    return replace(candidate, recipe=replace(candidate.recipe, epochs=epochs))
+
+
+def identity(network: str, settings: dict[str, Any]) -> str:
+    """What a training is: the network's key and every setting, so that a changed candidate is trained anew."""
+    return json.dumps([network, settings], sort_keys=True)
+
+
+def finished(out: Path) -> dict[str, dict[str, Any]]:
+    """The records of `out` by identity.
+
+    A line that an interruption tore is skipped. Older records lack the settings, which were those of CANDIDATES.
+    """
+    text = out.read_text() if out.exists() else ""
+    if text and not text.endswith("\n"):  # so that the next record has a line of its own
+        with out.open("a") as file:
+            file.write("\n")
+    records = {}
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if "settings" not in record:
+            record["settings"] = asdict(longer(CANDIDATES[record["proxy"]], record["epochs"]))
+        records[identity(record["key"], record["settings"])] = record
+    return records
 
 
 def main() -> None:
@@ -93,43 +122,41 @@ def main() -> None:
     names = options["only"].split(",") if "only" in options else list(CANDIDATES)
     torch.set_num_threads(1)
     out.parent.mkdir(parents=True, exist_ok=True)
-    chosen = networks(int(options.get("networks", 12)))
-    done = (
-        {(r["proxy"], r["key"], r["epochs"]): r for r in map(json.loads, out.read_text().splitlines())}
-        if out.exists()
-        else {}
-    )
+    data, chosen, done = digits(), networks(int(options.get("networks", 12))), finished(out)
     for times in (1, LONGER):
         for name in names:
-            short = CANDIDATES[name]
-            candidate = replace(short, recipe=replace(short.recipe, epochs=times * short.recipe.epochs))
+            candidate = longer(CANDIDATES[name], times * CANDIDATES[name].recipe.epochs)
             for network in chosen:
-                if (name, network.key(), candidate.recipe.epochs) in done:
+                settings = asdict(candidate)
+                if identity(network.key(), settings) in done:
                     continue
-                curve, seconds = accuracies(candidate, network)
+                curve, seconds = accuracies(data, candidate, network)
                 record = {
-                    "proxy": name, "key": network.key(), "macs": cost(network).macs,
+                    "proxy": name, "key": network.key(), "macs": cost(network).macs, "settings": settings,
                     "epochs": candidate.recipe.epochs, "curve": curve, "seconds": round(seconds, 2),
                 }  # fmt: skip
                 with out.open("a") as file:
                     file.write(json.dumps(record) + "\n")
-                done[(name, network.key(), candidate.recipe.epochs)] = record
+                done[identity(network.key(), settings)] = record
     table(names, chosen, done)
 
 
-def table(names: list[str], chosen: list[Arch], done: dict[tuple[str, str, int], dict]) -> None:
+def table(names: list[str], chosen: list[Arch], done: dict[str, dict[str, Any]]) -> None:
     """tau of each proxy against its own longer schedule, and against the mean of all longer schedules."""
 
+    def records(name: str, times: int) -> list[dict[str, Any]]:
+        settings = asdict(longer(CANDIDATES[name], times * CANDIDATES[name].recipe.epochs))
+        return [done[identity(network.key(), settings)] for network in chosen]
+
     def column(name: str, times: int) -> np.ndarray:
-        epochs = times * CANDIDATES[name].recipe.epochs
-        return np.array([done[(name, network.key(), epochs)]["curve"][-1] for network in chosen])
+        return np.array([record["curve"][-1] for record in records(name, times)])
 
     reference = np.mean([column(name, LONGER) for name in names], axis=0)
     print("| proxy | s a network | accuracy, least to most | tau, own 5x | 95 % | tau, mean 5x | 95 % |")
     print("|---|---|---|---|---|---|---|")
     for name in names:
         short, long = column(name, 1), column(name, LONGER)
-        seconds = np.median([done[(name, n.key(), CANDIDATES[name].recipe.epochs)]["seconds"] for n in chosen])
+        seconds = np.median([record["seconds"] for record in records(name, 1)])
         cells = []
         for against in (long, reference):
             low, high = interval(short, against)
