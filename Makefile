@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test check lint types bench clean
+.PHONY: search test check bench clean
 
 # One environment for everything, rebuilt when what it is made of changes. torch goes first and pinned: whichever
 # package asks for it later finds it there, and cannot pull another build in.

@@ -52,7 +52,8 @@ def ours_on_ray(trials: int) -> float:
         running = search(folder, trials)
         times: list[float] = []
         running.watch = lambda entry, seconds: times.append(time.perf_counter())
-        ray_engine.run(running, Synthetic(), address="auto")
+        with ray_engine.engine(address="auto") as run_search:
+            run_search(running, Synthetic())
         return (times[-1] - times[0]) / (len(times) - 1)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import inspect
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from convnets.errors import InputError
 
@@ -34,7 +37,6 @@ def run(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """
     if os.getcwd() not in sys.path:  # people's own spaces and evaluators live where they type the command
         sys.path.insert(0, os.getcwd())
-    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it would print an error that we report in one line
     signal.signal(signal.SIGTERM, _interrupt)  # a scheduler that ends a job is as polite as Ctrl-C
     try:
         sys.exit(command(sys.argv[1:]) or 0)
@@ -61,15 +63,13 @@ def configuration(command: str, name: str, arguments: Sequence[str]) -> tuple[Di
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parser.error = _refuse  # type: ignore[method-assign]
     given = parser.parse_intermixed_args(arguments)
-    overrides = _open_custom_groups(given.overrides)
-    if given.config_dir is not None:
-        if not given.config_dir.is_dir():
-            raise InputError(f"--config-dir {given.config_dir}: no such folder")
-        overrides.append(f"hydra.searchpath=[file://{given.config_dir.resolve()}]")
+    overrides = _open_custom_groups([_as_text(override) for override in given.overrides])
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         try:
             _check_keys(name, overrides)
+            if given.config_dir is not None:
+                overrides.append(_search_path(given.config_dir))
             config = compose(name, overrides=overrides, return_hydra_config=True)
             choices = {group: str(choice) for group, choice in config.hydra.runtime.choices.items() if choice}
             with open_dict(config):
@@ -80,8 +80,13 @@ def configuration(command: str, name: str, arguments: Sequence[str]) -> tuple[Di
             OmegaConf.resolve(config)
         except MissingConfigException as error:
             raise InputError(_unknown_option(error)) from None
-        except (HydraException, OmegaConfBaseException) as error:
+        except InputError:
+            raise
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise InputError(one_line(error)) from None
+    for group in _GROUPS:
+        if group in config and not (OmegaConf.is_dict(config[group]) and "_target_" in config[group]):
+            raise InputError(f"{group}={config[group]}: it must name one {group} of {', '.join(_options(group))}")
     for group in choices:
         if choices[group] == "custom":  # the user's own, known by its dotted path
             choices[group] = str(config[group]["_target_"])
@@ -94,13 +99,17 @@ def construct(config: DictConfig, name: str, **arguments: Any) -> Any:
     Raises InputError when its `_target_` cannot be found, or when it does not accept one of its settings.
     """
     settings = config[name]
+    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it would print an error that we report in one line
     try:
         if not settings.get("_partial_"):
             return instantiate(settings, **arguments)
         # Hydra's own partial checks its target anew at every call, ~1 ms each; a reward is called a million times.
         bound = {str(key): value for key, value in settings.items() if key not in ("_target_", "_partial_")}
-        return functools.partial(get_object(settings["_target_"]), **instantiate(bound, **arguments))
-    except ImportError as error:
+        target = get_object(settings["_target_"])
+        waiting = functools.partial(target, **instantiate(bound, **arguments))
+        inspect.signature(target).bind_partial(**waiting.keywords)
+        return waiting
+    except (ImportError, TypeError) as error:
         raise InputError(f"{name}: {one_line(error)}") from None
     except InstantiationException as error:
         cause: BaseException | None = error
@@ -139,7 +148,9 @@ def _check_keys(name: str, overrides: Sequence[str]) -> None:
         except HydraException:
             raise InputError(f"{text}: not an option of the form key=value") from None
         key = str(override.key_or_group).split(".")[0].split("@")[0]
-        if key not in allowed and key != "hydra" and not override.is_add():
+        if override.is_delete() or key == "hydra":
+            raise InputError(f"{text}: options can be set, not deleted, and Hydra's own are not for setting")
+        if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise InputError(f"unknown option {key!r}; {hint}allowed: {', '.join(allowed)}")
@@ -153,11 +164,29 @@ def _unknown_option(error: MissingConfigException) -> str:
     return f"{group}={option}: there is no such {group}; allowed: {', '.join(sorted(options))}"
 
 
+def _search_path(folder: Path) -> str:
+    """The override that lets Hydra look for YAML files in the user's folder too."""
+    if not folder.is_dir():
+        raise InputError(f"--config-dir {folder}: no such folder")
+    quoted = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.searchpath=['file://{quoted}']"
+
+
+def _as_text(override: str) -> str:
+    """`name=1e3` names a run `1e3`; Hydra's grammar would make a number of it."""
+    return re.sub(r"^name=(?!null$)([\w.-]+)$", r"name='\1'", override)
+
+
+_GROUPS = sorted(folder.name for folder in CONFIG_FOLDER.iterdir() if any(folder.glob("*.yaml")))
+
+
+def _options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONFIG_FOLDER / group).glob("*.yaml"))
+
+
 def _groups() -> str:
     """The choices of every group, for --help."""
-    folders = sorted(folder for folder in CONFIG_FOLDER.iterdir() if folder.is_dir() and any(folder.glob("*.yaml")))
-    lines = [f"  {folder.name}={'|'.join(sorted(f.stem for f in folder.glob('*.yaml')))}" for folder in folders]
-    return "\n".join(["groups:", *lines])
+    return "\n".join(["groups:", *(f"  {group}={'|'.join(_options(group))}" for group in _GROUPS)])
 
 
 def _refuse(message: str) -> NoReturn:

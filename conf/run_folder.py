@@ -65,11 +65,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_config(folder: Path, config: DictConfig) -> None:
-    """`config.yaml`: the resolved configuration, and under `provenance` what it ran on and with."""
+    """`config.yaml`: the resolved configuration, and as `provenance` what each run of the command ran on and with."""
+    path = folder / "config.yaml"
+    earlier = yaml.safe_load(path.read_text()).get("provenance", []) if path.exists() else []
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
-    text = yaml.safe_dump({**resolved, "provenance": provenance()}, sort_keys=False)
-    write_atomically(folder / "config.yaml", text)
+    text = yaml.safe_dump({**resolved, "provenance": [*earlier, provenance()]}, sort_keys=False)
+    write_atomically(path, text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

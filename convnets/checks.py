@@ -9,8 +9,8 @@ from convnets.errors import InputError
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> int:
-    """`value` if it is a whole number of `least` or more; InputError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    """`value` if it is a whole number of `least` or more, of at most 63 bits; InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
         raise InputError(f"{name}={value}: it must be a whole number, {least} or more")
     return value
 

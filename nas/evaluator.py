@@ -43,9 +43,10 @@ def measure(evaluator: Evaluator, network: Network, seed: int) -> Iterator[tuple
     Raises ValueError for an evaluator that breaks its contract: an accuracy outside [0, 1], or no final measurement.
     """
     for step, measurement in enumerate(evaluator(network, seed), start=1):
-        if not (math.isfinite(measurement.accuracy) and 0 <= measurement.accuracy <= 1):
-            raise ValueError(f"{evaluator!r} yielded accuracy {measurement.accuracy}; it is a fraction in [0, 1]")
-        yield step, measurement
+        accuracy = float(measurement.accuracy)  # a plug-in's may be numpy's or torch's, which JSON does not know
+        if not (math.isfinite(accuracy) and 0 <= accuracy <= 1):
+            raise ValueError(f"{evaluator!r} yielded accuracy {accuracy}; it is a fraction in [0, 1]")
+        yield step, Measurement(accuracy, measurement.final)
         if measurement.final:
             return
     raise ValueError(f"{evaluator!r} ended without a measurement that has final=True")

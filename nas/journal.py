@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from convnets.atomic_file import sync_folder
 from convnets.errors import InputError
 from search_spaces.space import Picks
 
@@ -116,6 +117,7 @@ class Journal:
         self._file: BinaryIO = open(path, "ab")  # noqa: SIM115  closed by close()
         if not started:
             self._write({"journal": VERSION, "settings": settings})
+            sync_folder(path.parent)
 
     def append(self, entry: Entry) -> None:
         """Write the entry and force it to disk; when this returns, it cannot be lost."""
@@ -131,12 +133,17 @@ class Journal:
         os.fsync(self._file.fileno())
 
 
-def check_journal(path: Path, settings: Mapping[str, Any]) -> None:
-    """InputError where the journal at `path` is damaged or of other settings; changes nothing. No journal is fine."""
-    if path.exists():
-        found, _, sound = read_journal(path)
-        if sound:
-            _check_same(path, found, settings)
+def check_journal(path: Path, settings: Mapping[str, Any]) -> list[Entry]:
+    """The entries of the journal at `path`, none where there is no journal; changes nothing.
+
+    Raises InputError where it is damaged or of other settings.
+    """
+    if not path.exists():
+        return []
+    found, entries, sound = read_journal(path)
+    if sound:
+        _check_same(path, found, settings)
+    return entries
 
 
 def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:

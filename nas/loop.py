@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Search:
         self._next_number = 0
         for entry in journal.entries:
             if halving:
-                halving.replay([reward(accuracy, entry.costs) for accuracy in entry.curve])
+                halving.replay([self._reward_of(accuracy, entry.costs) for accuracy in entry.curve])
             self._tell(entry)
 
     @property
@@ -100,14 +101,14 @@ class Search:
 
     def keeps(self, number: int, step: int, accuracy: float) -> bool:
         """Note the accuracy after a step (counted from 1), and say whether the evaluation is worth continuing."""
-        # An evaluation that was started again elsewhere, after its worker died, begins again at step 1.
         curve = self._curves.setdefault(number, [])
-        again = step <= len(curve)
-        del curve[step - 1 :]
-        curve.append(accuracy)
-        if self.halving is None or again:
+        if step <= len(curve):  # started again elsewhere after its worker died; the rungs have seen this step
+            curve[step - 1] = accuracy
             return True
-        return self.halving.keeps(step, self.reward(accuracy, self.in_flight[number].costs))
+        curve.append(accuracy)
+        if self.halving is None:
+            return True
+        return self.halving.keeps(step, self._reward_of(accuracy, self.in_flight[number].costs))
 
     def finish(self, number: int, stopped: bool = False, error: str | None = None) -> Entry:
         """Journal the outcome, then tell the controller."""
@@ -119,7 +120,7 @@ class Search:
             key=candidate.network.key(),
             costs=candidate.costs,
             curve=curve,
-            reward=self.reward(curve[-1], candidate.costs) if error is None else None,
+            reward=self._reward_of(curve[-1], candidate.costs) if error is None else None,
             stopped=stopped,
             error=error,
         )
@@ -130,12 +131,26 @@ class Search:
         self.watch(entry, time.monotonic() - self._started.pop(number))
         return entry
 
+    def withdraw(self, number: int) -> None:
+        """Give a candidate back whose evaluation never began; its number is asked for again."""
+        del self.in_flight[number], self._started[number]
+        self._next_number = min(self._next_number, number)
+
+    def _reward_of(self, accuracy: float, costs: Mapping[str, float]) -> float:
+        reward = float(self.reward(accuracy, costs))  # a plug-in's may be numpy's, which JSON does not know
+        if not math.isfinite(reward):
+            raise ValueError(f"the reward of accuracy {accuracy} and {dict(costs)} is {reward}")
+        return reward
+
     def _tell(self, entry: Entry) -> None:
         self.controller.tell(Result(entry.number, entry.picks, entry.accuracy, entry.reward))
 
 
-class Engine(Protocol):
-    """Runs evaluations until the search is done. Interrupted, it leaves no evaluation half recorded."""
+class RunSearch(Protocol):
+    """What an engine is once it is up (`with engine(...) as run_search`): runs evaluations until the search is done.
+
+    Interrupted, it leaves no evaluation half recorded.
+    """
 
     def __call__(self, search: Search, evaluator: Evaluator) -> None: ...
 

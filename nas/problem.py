@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
 
+from convnets.errors import InputError
 from convnets.network import Network, cost_of
+from nas.journal import Entry
 from search_spaces.space import Infeasible, Picks, Space, decode
 
 
@@ -18,8 +20,10 @@ class SearchProblem:
         self.decisions = space.decisions
         self.space = space
         self.refuse_above = refuse_above
-        # Controllers look at a candidate's key and cost several times; decoding it once is enough.
-        self._known = lru_cache(maxsize=1 << 16)(self._look_at)
+        # Controllers ask for the same few thousand candidates again and again; counting a network that has no cost() of
+        # its own means building it.
+        self._key = lru_cache(maxsize=1 << 16)(self._find_key)
+        self._cost = lru_cache(maxsize=1 << 16)(self._count)
 
     def network(self, picks: Picks) -> Network:
         """The network that `picks` stands for."""
@@ -27,17 +31,32 @@ class SearchProblem:
 
     def key(self, picks: Picks) -> str | None:
         """Identity of the network; None when the picks describe none, or one that is refused for its cost."""
-        return self._known(tuple(picks))[0]
+        return self._key(tuple(picks))
 
-    def cost(self, picks: Picks) -> Mapping[str, float]:
+    def cost(self, picks: Picks) -> Mapping[str, int]:
         """Costs known before evaluation: `macs`, `params`, `activations`."""
-        return self._known(tuple(picks))[1]
+        return self._cost(tuple(picks))
 
-    def _look_at(self, picks: Picks) -> tuple[str | None, Mapping[str, float]]:
+    def check(self, entries: Iterable[Entry]) -> None:
+        """InputError for a journal's entry that is another network in this space: the space's code has changed."""
+        for entry in entries:
+            try:
+                key = self.network(entry.picks).key()
+            except ValueError:  # picks that do not fit, or that are infeasible now
+                key = None
+            if key != entry.key:
+                raise InputError(
+                    f"evaluation {entry.number} of the journal is another network in this space now; "
+                    "the space was changed since: give another name="
+                )
+
+    def _find_key(self, picks: Picks) -> str | None:
         try:
             network = self.network(picks)
         except Infeasible:
-            return None, {}
-        costs = asdict(cost_of(network))
-        refused = self.refuse_above is not None and costs["macs"] > self.refuse_above
-        return (None if refused else network.key()), costs
+            return None
+        refused = self.refuse_above is not None and self.cost(picks)["macs"] > self.refuse_above
+        return None if refused else network.key()
+
+    def _count(self, picks: Picks) -> Mapping[str, int]:
+        return {name: int(value) for name, value in asdict(cost_of(self.network(picks))).items()}

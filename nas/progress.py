@@ -36,6 +36,9 @@ class Timings:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seconds = read_timings(path)
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            with open(path, "a") as file:  # close a line that a crash cut off, or the next would be lost with it
+                file.write("\n")
         self._before = max((elapsed for _, elapsed in self.seconds.values()), default=0.0)
         self._start = time.monotonic()
 

@@ -18,6 +18,8 @@ from convnets.atomic_file import write_atomically
 from convnets.checks import check_number, check_whole
 from convnets.cost import macs_text
 from convnets.errors import InputError
+from nas.controller import WALK_LIMIT
+from nas.engines import inline
 from nas.halving import Halving
 from nas.journal import Entry, Journal, check_journal
 from nas.loop import RewardOf, Search, best_of
@@ -41,31 +43,37 @@ def main(arguments: Sequence[str]) -> int:
     refuse_above = None if factor is None else target * check_number("refuse_above", factor, above=0)
     folder = run_folder(config.name)
     settings = {name: value for name, value in _plain(config).items() if name not in _FREE_TO_CHANGE}
-    check_journal(folder / "journal.jsonl", settings)  # before anything is loaded or written
-    if not (folder / "journal.jsonl").exists() and (folder / "summary.json").exists():
-        raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
 
+    # Everything is checked, and the engine is up, before anything is written.
+    entries = check_journal(folder / "journal.jsonl", settings)
+    if not (folder / "journal.jsonl").exists() and any((folder / f).exists() for f in ("config.yaml", "summary.json")):
+        raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
     space = construct(config, "space")
     try:
         check_decisions(space.decisions)
-    except (AttributeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"space={names['space']}: {error}") from None
     problem = SearchProblem(space, refuse_above)
+    problem.check(entries)
     reward = on_macs(construct(config, "reward"), target)
+    try:
+        reward(0.5, {"macs": target})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"reward={names['reward']}: {error}") from None
     controller = construct(config, "controller", problem=problem, seed=seed)
-    if controller.ask(0, []) is None:  # asking changes nothing; without entries, only a space that is empty says None
+    if controller.ask(0, []) is None:  # asking changes nothing, and nothing was told: there is no network at all
         allowed = "" if refuse_above is None else f" of at most {macs_text(refuse_above)} (refuse_above)"
         raise InputError(f"space={names['space']}: no network{allowed} was found in it")
     evaluator = construct(config, "evaluator")
     halving = _halving(config, evaluator)
-    engine = construct(config, "engine")
+    # A search that is finished needs no engine; inline costs nothing.
+    engine = construct(config, "engine") if len(entries) < budget else inline.engine()
 
-    with locked(folder):
+    with engine as run_search, locked(folder):
         journal = Journal(folder / "journal.jsonl", settings)
         write_config(folder, config)
         timings = Timings(folder / "timings.csv")
-        command = f"python -m nas.search {_command_line(arguments, folder.name)}"
-        results = _Run(folder, journal, problem, reward, timings, target, budget, seed, names, command)
+        results = _Run(folder, journal, problem, reward, timings, target, budget, seed, names, arguments)
         _introduce(results)
         try:
             with progress(_CONSOLE, journal.entries, budget) as show:
@@ -75,11 +83,14 @@ def main(arguments: Sequence[str]) -> int:
                     show(entry)
 
                 search = Search(problem, controller, reward, journal, budget, seed, halving, watch)
-                engine(search, evaluator)
+                if not search.done:
+                    run_search(search, evaluator)
         except KeyboardInterrupt:
+            _say(
+                f"\nstopped; {len(journal.entries)} of {budget} evaluations are kept. To go on:\n  {results.command()}"
+            )
             if journal.entries:
                 _save(results)
-            _say(f"\nstopped; {len(journal.entries)} of {budget} evaluations are kept. To go on:\n  {command}")
             raise
         finally:
             journal.close()
@@ -100,7 +111,13 @@ class _Run:
     budget: int
     seed: int
     names: Mapping[str, str]
-    command: str  # the command line that resumes it
+    arguments: Sequence[str]
+
+    def command(self, **changes: object) -> str:
+        """The command line that resumes this run, with options changed."""
+        changes["name"] = self.folder.name
+        kept = [argument for argument in self.arguments if argument.split("=")[0] not in changes]
+        return f"python -m nas.search {shlex.join([*kept, *(f'{key}={value}' for key, value in changes.items())])}"
 
 
 _CONSOLE = Console(highlight=False)
@@ -147,7 +164,8 @@ def _conclude(run: _Run, exhausted: bool) -> int:
     """Say what was found, where it is, and what to type next. Returns the exit code."""
     entries = run.journal.entries
     if exhausted:
-        _say(f"the space holds nothing more: all {len(entries)} networks found in it were evaluated")
+        found = "the space holds" if size(run.problem.decisions) <= WALK_LIMIT else "the controller found"
+        _say(f"{found} nothing new: all {len(entries)} networks it proposed were evaluated")
     complete = [entry for entry in entries if entry.reward is not None and not entry.stopped]
     stopped, failed = sum(entry.stopped for entry in entries), sum(entry.error is not None for entry in entries)
     if not complete:
@@ -175,7 +193,7 @@ def _conclude(run: _Run, exhausted: bool) -> int:
         f"{stopped} stopped early, {failed} failed\n"
         f"written: {run.folder}/ with best.yaml, summary.json, trials.csv, journal.jsonl\n"
         f"look at it: {run.folder}/report.html\n"
-        f"go on with a larger budget=:\n  {run.command}"
+        f"go on with a larger budget:\n  {run.command(budget=2 * run.budget)}"
     )
     return 0
 
@@ -193,11 +211,6 @@ def _halving(config: DictConfig, evaluator: Any) -> Halving | None:
 def _plain(config: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return dict(plain)
-
-
-def _command_line(arguments: Sequence[str], name: str) -> str:
-    given = [argument for argument in arguments if not argument.startswith("name=")]
-    return shlex.join([*given, f"name={name}"])
 
 
 if __name__ == "__main__":

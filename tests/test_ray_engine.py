@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,10 +19,11 @@ from convnets.errors import InputError
 from convnets.network import Network
 from nas.engines import inline
 from nas.engines import ray as ray_engine
-from nas.evaluator import EvaluationFailed, Measurement
+from nas.evaluator import EvaluationFailed, Evaluator, Measurement
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
 from nas.journal import read_journal
+from nas.loop import Search
 from tests.conftest import MakeSearch
 
 pytestmark = pytest.mark.ray
@@ -37,17 +39,22 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+def on_ray(search: Search, evaluator: Evaluator, **settings: Any) -> None:
+    with ray_engine.engine(address="auto", **settings) as run_search:
+        run_search(search, evaluator)
+
+
 def test_one_worker_on_ray_writes_the_inline_engines_journal(make_search: MakeSearch, tmp_path: Path) -> None:
     evaluator = Synthetic(epochs=9)
     inline.run(make_search(budget=25, halving=Halving(epochs=9), name="inline.jsonl"), evaluator)
     search = make_search(budget=25, halving=Halving(epochs=9), name="ray.jsonl")
-    ray_engine.run(search, evaluator, address="auto", workers=1)
+    on_ray(search, evaluator, workers=1)
     assert (tmp_path / "ray.jsonl").read_bytes() == (tmp_path / "inline.jsonl").read_bytes()
 
 
 def test_two_workers_evaluate_a_budget_of_distinct_networks(make_search: MakeSearch) -> None:
     search = make_search(budget=40, halving=Halving(epochs=9))
-    ray_engine.run(search, Synthetic(epochs=9), address="auto")
+    on_ray(search, Synthetic(epochs=9))
     entries = search.journal.entries
     assert sorted(entry.number for entry in entries) == list(range(40))
     assert len({entry.key for entry in entries}) == 40
@@ -73,7 +80,7 @@ class _Moody:
 def test_a_dead_worker_is_not_the_candidates_fault_but_a_failure_is(make_search: MakeSearch, tmp_path: Path) -> None:
     (tmp_path / "killed").mkdir()
     search = make_search(budget=20)
-    ray_engine.run(search, _Moody(tmp_path / "killed"), address="auto", max_failures=2)
+    on_ray(search, _Moody(tmp_path / "killed"), max_failures=2)
     entries = search.journal.entries
     killed = list((tmp_path / "killed").iterdir())
     assert len(entries) == 20 and killed
@@ -90,7 +97,7 @@ class _AlwaysDies:
 
 def test_a_candidate_whose_workers_always_die_is_recorded_as_failed(make_search: MakeSearch) -> None:
     search = make_search(budget=2)
-    ray_engine.run(search, _AlwaysDies(), address="auto", max_failures=1)
+    on_ray(search, _AlwaysDies(), max_failures=1)
     assert [bool(entry.error and "died" in entry.error) for entry in search.journal.entries] == [True, True]
 
 
@@ -103,13 +110,95 @@ class _Buggy:
 def test_a_bug_in_a_worker_stops_the_search_with_the_workers_traceback(make_search: MakeSearch) -> None:
     search = make_search(budget=20)
     with pytest.raises(RuntimeError, match="KeyError: 'a bug'"):
-        ray_engine.run(search, _Buggy(), address="auto")
+        on_ray(search, _Buggy())
     assert search.journal.entries == []
 
 
-def test_more_than_the_cluster_has_is_refused(make_search: MakeSearch) -> None:
-    with pytest.raises(InputError, match="cpus_per_trial=64.* 2 CPUs"):
-        ray_engine.run(make_search(), Synthetic(), address="auto", cpus_per_trial=64)
+class _RefusesInWorker:
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        raise InputError("the network gives 2 logits; the data has 10 classes")
+        yield Measurement(0.0)
+
+
+def test_what_a_worker_refuses_is_the_users_to_mend(make_search: MakeSearch) -> None:
+    search = make_search(budget=20)
+    with pytest.raises(InputError, match="2 logits"):
+        on_ray(search, _RefusesInWorker())
+    assert search.journal.entries == []
+
+
+class _CannotComeUp:
+    """Pickles, but no worker can load it, as when a node lacks the user's module."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise ModuleNotFoundError('no module named my_evaluators')",))
+
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        yield Measurement(0.0)
+
+
+def test_an_evaluator_that_cannot_come_up_is_no_candidates_fault(make_search: MakeSearch) -> None:
+    search = make_search(budget=20)
+    with pytest.raises(RuntimeError, match="my_evaluators"):
+        on_ray(search, _CannotComeUp())
+    assert search.journal.entries == []
+
+
+def test_a_candidate_given_back_is_proposed_again(make_search: MakeSearch) -> None:
+    search = make_search(budget=3)
+    first, second = search.propose(), search.propose()
+    assert first is not None and second is not None
+    search.withdraw(first.number)
+    assert search.propose() == first
+    third = search.propose()
+    assert third is not None and third.number == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"cpus_per_trial": 64}, "cpus_per_trial=64.* 2 CPUs"),
+        ({"gpus_per_trial": 64}, "gpus_per_trial=64"),
+        ({"cpus_per_trial": 0}, "cpus_per_trial=0"),
+        ({"cpus_per_trial": "many"}, "cpus_per_trial=many"),
+        ({"gpus_per_trial": -1}, "gpus_per_trial=-1"),
+        ({"workers": 0}, "workers=0"),
+        ({"max_failures": -1}, "max_failures=-1"),
+    ],
+)
+def test_wrong_settings_are_refused(make_search: MakeSearch, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        on_ray(make_search(), Synthetic(), **settings)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_driver_keeps_what_is_finished(
+    tmp_path: Path, command_environment: dict[str, str], number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "nas.search", "name=stopped", "budget=500", "evaluator=synthetic"]
+    journal = tmp_path / "runs" / "stopped" / "journal.jsonl"
+    driver = _started(command + ["evaluator.seconds=0.2"], tmp_path, command_environment, journal)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    second = subprocess.run(
+        [*command, "evaluator.seconds=0.2", "engine=inline"], cwd=tmp_path, env=command_environment, capture_output=True
+    )
+    assert second.returncode == 2 and f"in use by process {driver.pid}" in second.stderr.decode()
+    driver.send_signal(number)
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "evaluations are kept" in output and "name=stopped" in output
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert json.loads((journal.parent / "summary.json").read_text())["evaluations"] >= 5
+
+
+def _started(command: list[str], folder: Path, environment: dict[str, str], journal: Path) -> subprocess.Popen[str]:
+    """A driver that has finished five evaluations."""
+    driver = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    return driver
 
 
 def test_a_driver_killed_in_the_middle_resumes_and_leaves_no_process(
@@ -118,11 +207,7 @@ def test_a_driver_killed_in_the_middle_resumes_and_leaves_no_process(
     command = [sys.executable, "-m", "nas.search", "name=killed", "budget=24", "evaluator=synthetic", "engine=ray"]
     command += ["evaluator.seconds=0.4", "engine.workers=2"]
     journal = tmp_path / "runs" / "killed" / "journal.jsonl"
-    driver = subprocess.Popen(command, cwd=tmp_path, env=command_environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
-        assert driver.poll() is None and time.monotonic() < deadline
-        time.sleep(0.1)
+    driver = _started(command, tmp_path, command_environment, journal)
     family = psutil.Process(driver.pid).children(recursive=True)
     assert family  # Ray's processes
     driver.kill()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from convnets.errors import InputError
 from convnets.network import Network
 from nas.engines import inline
 from nas.evaluator import EvaluationFailed, Measurement, measure
@@ -14,6 +16,8 @@ from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
 from nas.journal import Entry
 from nas.loop import best_of
+from nas.problem import SearchProblem
+from search_spaces.efficientnet import EfficientNet
 from tests.conftest import MakeSearch
 
 
@@ -102,13 +106,53 @@ def test_an_accuracy_that_is_no_fraction_is_refused(accuracy: float) -> None:
         list(measure(percent, None, 0))  # type: ignore[arg-type]
 
 
-def test_an_evaluation_that_began_again_on_another_worker_keeps_one_curve(make_search: MakeSearch) -> None:
-    search = make_search(budget=1, halving=Halving(epochs=9))
+def test_an_evaluation_that_began_again_on_another_worker_is_in_each_rung_once(make_search: MakeSearch) -> None:
+    halving = Halving(epochs=9)
+    search = make_search(budget=1, halving=halving)
     candidate = search.propose()
     assert candidate is not None
-    for step, accuracy in [(1, 0.1), (2, 0.2), (1, 0.15), (2, 0.25), (3, 0.3)]:
+    for step, accuracy in [
+        (1, 0.1),
+        (2, 0.2),
+        (3, 0.3),
+        (4, 0.35),
+        (1, 0.15),
+        (2, 0.25),
+        (3, 0.32),
+        (4, 0.4),
+        (5, 0.5),
+    ]:
         assert search.keeps(candidate.number, step, accuracy)
-    assert search.finish(candidate.number).curve == (0.15, 0.25, 0.3)
+    assert {epoch: len(values) for epoch, values in halving.rungs.items()} == {1: 1, 3: 1}
+    assert search.finish(candidate.number).curve == (0.15, 0.25, 0.32, 0.4, 0.5)
+
+
+class _NumpyNumbers:
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        yield Measurement(np.float32(0.5))  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_journalled(make_search: MakeSearch) -> None:
+    search = make_search(budget=2)
+    search.reward = lambda accuracy, costs: np.float32(accuracy)  # type: ignore[assignment,return-value]
+    inline.run(search, _NumpyNumbers())
+    assert [entry.reward for entry in search.journal.entries] == [0.5, 0.5]
+
+
+def test_a_reward_that_is_no_number_stops_the_search(make_search: MakeSearch) -> None:
+    search = make_search(budget=2)
+    search.reward = lambda accuracy, costs: float("nan")
+    with pytest.raises(ValueError, match="is nan"):
+        inline.run(search, Synthetic())
+    assert search.journal.entries == []
+
+
+def test_a_changed_space_is_noticed(make_search: MakeSearch) -> None:
+    search = make_search(budget=3)
+    inline.run(search, Synthetic())
+    search.problem.check(search.journal.entries)
+    with pytest.raises(InputError, match="evaluation 0 .* another network"):
+        SearchProblem(EfficientNet(resolution=192)).check(search.journal.entries)
 
 
 def test_best_is_the_highest_reward_and_the_earliest_of_equals() -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from conf.command import one_line
 from convnets.arch_file import read_arch
 from convnets.cost import cost
 from convnets.errors import InputError
@@ -50,7 +51,7 @@ def test_a_search_writes_what_the_contract_names(empty_folder: Path) -> None:
     trials = pd.read_csv(folder / "trials.csv")
     assert len(trials) == 12 and trials.reward.max() == pytest.approx(best["reward"])
     config = yaml.safe_load((folder / "config.yaml").read_text())
-    assert config["budget"] == 12 and config["provenance"]["versions"]["torch"]
+    assert config["budget"] == 12 and config["provenance"][0]["versions"]["torch"]
     assert "<html" in (folder / "report.html").read_text()
 
 
@@ -116,6 +117,23 @@ BAD_INPUT = [
     (["space._target_=nowhere.Space", *FAST], "nowhere"),
     (["space._target_=pathlib.Path", *FAST], "decisions"),
     (["space.kernels=[]", *FAST], "kernels must be a list of one or more"),
+    (["space.kernels=3"], "kernels"),
+    (["space=null"], "space=None: it must name one space of custom, efficientnet, mnasnet"),
+    (["engine=null"], "engine=None"),
+    (["space=[mnasnet]"], "space"),
+    (["~space"], "~space"),
+    (["~budget"], "~budget"),
+    (["+mood=3"], "mood"),
+    (["hydra.verbose=true"], "hydra.verbose"),
+    (["reward.exponent=many", *FAST], "reward"),
+    (["+reward.mood=3", *FAST], "mood"),
+    (["reward._target_=math.nothing", *FAST], "math.nothing"),
+    (["engine.workers=0", "evaluator=synthetic"], "workers=0"),
+    (["engine.workers=many", "evaluator=synthetic"], "workers=many"),
+    (["engine.cpus_per_trial=0", "evaluator=synthetic"], "cpus_per_trial=0"),
+    (["engine.address=127.0.0.1:1", "evaluator=synthetic"], "no Ray cluster answers"),
+    (["+engine.mood=3", "evaluator=synthetic"], "mood"),
+    (["seed=99999999999999999999"], "seed="),
     (["name=../out"], "name=../out"),
     (["name=a/b"], "name=a/b"),
     (["name=."], "name=."),
@@ -146,6 +164,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(empty_folder: Path, argume
     with pytest.raises(InputError) as caught:
         main(arguments)
     assert says in str(caught.value)
+    assert "\n" not in one_line(caught.value) and len(one_line(caught.value)) < 600
     assert contents(empty_folder) == before
 
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from nas.evaluator import EvaluationFailed, Evaluator, measure
-from nas.loop import Search
+from nas.loop import RunSearch, Search
+
+
+@contextmanager
+def engine() -> Iterator[RunSearch]:
+    """Nothing has to come up."""
+    yield run
 
 
 def run(search: Search, evaluator: Evaluator) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, cast
 
+from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
+from nas.engines.watchdog import watched
 from nas.evaluator import EvaluationFailed, Evaluator, measure
-from nas.loop import Search
+from nas.loop import RunSearch, Search
 
 # Read by Ray when it is imported or started. Our journal is the state, so Tune's own snapshots, logs and Ctrl-C
 # handling would only cost time and stand in the way.
@@ -19,68 +26,92 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker that was given no GPU sees none, and trains on its CPUs
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a result may be a failure, which has no accuracy
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
 os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
 
 import ray  # noqa: E402
-from ray import tune  # noqa: E402
+from ray import cloudpickle, tune  # noqa: E402
+from ray.exceptions import RayActorError  # noqa: E402
+from ray.tune.experiment import Trial  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 from ray.tune.stopper import Stopper  # noqa: E402
 
 
-def run(
-    search: Search,
-    evaluator: Evaluator,
+@contextmanager
+def engine(
     address: str | None = None,
     workers: int | None = None,
     cpus_per_trial: float = 1,
-    gpus_per_trial: float = 0,
+    gpus_per_trial: float | None = None,
     max_failures: int = 2,
-) -> None:
-    """Evaluate on Ray until the search is done.
+) -> Iterator[RunSearch]:
+    """Ray, up and with room for at least one worker; leaving the context stops what it started.
 
-    address         an existing cluster ("auto" or host:port); None starts Ray on this machine and stops it afterwards.
+    address         an existing cluster ("auto" or host:port); None starts Ray on this machine.
     workers         evaluations at a time; None takes as many as the cluster's CPUs and GPUs allow.
-    gpus_per_trial  may be a fraction: 0.25 puts four evaluations on one GPU.
+    gpus_per_trial  may be a fraction: 0.25 puts four evaluations on one GPU. None: a whole one where there are any.
     max_failures    how often an evaluation is started again when its worker dies, before it is recorded as failed.
-    Raises InputError when the cluster is not there or has no room for one worker; RuntimeError with the worker's
-    traceback when an evaluator has a bug.
+    Raises InputError for a wrong setting, and when the cluster is not there or has no room for one worker.
     """
-    _connect(address)
-    try:
+    if workers is not None:
+        check_whole("engine.workers", workers)
+    check_number("engine.cpus_per_trial", cpus_per_trial, above=0)
+    check_whole("engine.max_failures", max_failures, least=0)
+    if gpus_per_trial is not None:
+        check_number("engine.gpus_per_trial", gpus_per_trial, least=0)
+    with _connected(address):
+        if gpus_per_trial is None:
+            gpus_per_trial = 1 if _resources().get("GPU") else 0
         room = _room(cpus_per_trial, gpus_per_trial)
-        driver = _Driver(search, limit=room if workers is None else workers)
-        trainable = tune.with_resources(
-            tune.with_parameters(_Worker, evaluator=evaluator, threads=max(1, int(cpus_per_trial))),
-            {"cpu": cpus_per_trial, "gpu": gpus_per_trial},
-        )
-        with tempfile.TemporaryDirectory(prefix="phinas-ray-") as scratch:
-            tune.Tuner(
-                trainable,
-                tune_config=tune.TuneConfig(
-                    search_alg=driver,
-                    num_samples=-1,  # until the Searcher says that it is finished
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: trial.trial_id,
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=scratch,
-                    verbose=0,
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    failure_config=tune.FailureConfig(max_failures=max_failures),
-                    stop=_EarlyStopping(driver),
-                ),
-            ).fit()
-        if driver.bug:
-            raise RuntimeError(f"the evaluator failed in a worker:\n{driver.bug}")
-    finally:
-        if address is None:
-            ray.shutdown()
+        limit = room if workers is None else workers
+
+        def run(search: Search, evaluator: Evaluator) -> None:
+            _run(search, evaluator, limit, cpus_per_trial, gpus_per_trial, max_failures)
+
+        yield run
+
+
+def _run(
+    search: Search, evaluator: Evaluator, limit: int, cpus_per_trial: float, gpus_per_trial: float, max_failures: int
+) -> None:
+    """Evaluate until the search is done.
+
+    Raises InputError that an evaluator raised in a worker, and RuntimeError with the worker's traceback for its bugs.
+    """
+    driver = _Driver(search, limit, max_failures)
+    trainable = tune.with_resources(
+        tune.with_parameters(_Worker, evaluator=evaluator, threads=max(1, int(cpus_per_trial))),
+        {"cpu": cpus_per_trial, "gpu": gpus_per_trial},
+    )
+    with tempfile.TemporaryDirectory(prefix="phinas-ray-") as scratch:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=driver,
+                scheduler=_Errors(driver),
+                num_samples=-1,  # until the Searcher says that it is finished
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=max_failures),
+                stop=_EarlyStopping(driver),
+            ),
+        ).fit()
+    if driver.refused:
+        raise InputError(driver.refused)
+    if driver.bug:
+        raise RuntimeError(f"the evaluator failed in a worker:\n{driver.bug}")
 
 
 class _Worker(tune.Trainable):
@@ -99,11 +130,14 @@ class _Worker(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        # Tune would start a trial that raises again, as if its worker had died; so what it raises travels as data.
         try:
             step, measurement = next(self._measurements)
         except EvaluationFailed as failure:
             return {"failed": str(failure), "done": True}
-        except Exception:  # a bug: Tune would start it again as if the worker had died, so it travels as data
+        except InputError as error:
+            return {"refused": str(error), "done": True}
+        except Exception:
             return {"bug": traceback.format_exc(), "done": True}
         return {"step": step, "accuracy": measurement.accuracy, "done": measurement.final}
 
@@ -111,12 +145,16 @@ class _Worker(tune.Trainable):
 class _Driver(Searcher):
     """Lets the search speak Ray Tune's language: suggests candidates, hands results back."""
 
-    def __init__(self, search: Search, limit: int) -> None:
+    def __init__(self, search: Search, limit: int, max_failures: int) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.search = search
         self.limit = limit
+        self.max_failures = max_failures
         self.numbers: dict[str, int] = {}  # trial id -> evaluation number
         self.stopped: set[str] = set()
+        self.errors: dict[str, Trial] = {}  # trials whose worker died, to be looked at if that ends them
+        self.never_started: Counter[int] = Counter()  # evaluation number -> workers that died before they began
+        self.refused: str | None = None
         self.bug: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,19 +165,37 @@ class _Driver(Searcher):
             return None
         candidate = self.search.propose()
         if candidate is None:
-            waiting = self.search.exhausted and self.search.in_flight
-            return None if waiting else cast("dict[str, Any]", Searcher.FINISHED)  # a string, says Ray
+            # With evaluations in flight one may come back unstarted, or tell the controller of something new.
+            return None if self.search.in_flight else cast("dict[str, Any]", Searcher.FINISHED)  # a string, says Ray
         self.numbers[trial_id] = candidate.number
         return {"network": candidate.network, "seed": candidate.seed}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self.numbers.pop(trial_id)
         if error or result is None:
-            self.search.finish(number, error="its worker died, and so did those that tried it again")
+            self._on_death(number, self.errors.pop(trial_id))
+        elif self.broken:
+            return  # everything ends
         elif "failed" in result:
             self.search.finish(number, error=result["failed"])
-        elif "accuracy" in result and self.bug is None:
+        else:
             self.search.finish(number, stopped=trial_id in self.stopped)
+
+    def _on_death(self, number: int, trial: Trial) -> None:
+        """The worker died, and Tune will not start the trial again by itself."""
+        error = _error_of(trial)
+        if not isinstance(error, RayActorError) or error.actor_init_failed:
+            self.bug = str(error)  # it could not come up, as when a module is missing there: no candidate's fault
+        elif trial.status == Trial.PENDING and self.never_started[number] < self.max_failures:
+            self.never_started[number] += 1
+            self.search.withdraw(number)
+        else:
+            self.search.finish(number, error="its worker died, and so did those that tried it again")
+
+    @property
+    def broken(self) -> bool:
+        """Whether the search cannot go on."""
+        return self.bug is not None or self.refused is not None
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal is the state."""
@@ -148,8 +204,22 @@ class _Driver(Searcher):
         """Nothing to restore: the journal is the state."""
 
 
+class _Errors(FIFOScheduler):
+    """Tune's scheduler, which alone is shown why a trial ended in an error before the Searcher hears of it."""
+
+    def __init__(self, driver: _Driver) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.driver = driver
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self.driver.errors[trial.trial_id] = trial
+
+
 class _EarlyStopping(Stopper):
-    """Shows the search every measurement, and stops an evaluation, or everything when an evaluator has a bug."""
+    """Shows the search every measurement, and stops an evaluation, or everything when the search cannot go on."""
 
     def __init__(self, driver: _Driver) -> None:
         self.driver = driver
@@ -158,21 +228,35 @@ class _EarlyStopping(Stopper):
         return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        if "bug" in result:
-            self.driver.bug = result["bug"]
+        self.driver.bug = self.driver.bug or result.get("bug")
+        self.driver.refused = self.driver.refused or result.get("refused")
         if "accuracy" not in result:
             return False
         keeps = self.driver.search.keeps(self.driver.numbers[trial_id], result["step"], result["accuracy"])
-        if not (keeps or result["done"]):
-            self.driver.stopped.add(trial_id)
-            return True
-        return False
+        if keeps or result["done"]:
+            return False
+        self.driver.stopped.add(trial_id)
+        return True
 
     def stop_all(self) -> bool:
-        return self.driver.bug is not None
+        return self.driver.broken
 
 
-def _connect(address: str | None) -> None:
+def _error_of(trial: Trial) -> object:
+    """The exception that ended a trial, as Tune keeps it in a file of its own."""
+    try:
+        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (OSError, TypeError):  # there is no such file for errors that do not pickle
+        return trial.get_error()
+
+
+@contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """A connection to Ray: the one that this process has, or else a new one, which ends with the context."""
+    if ray.is_initialized():
+        yield
+        return
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler in place, which would exit at once
     try:
         ray.init(
             address=address or "local",  # None would join whatever cluster runs on this machine
@@ -180,24 +264,35 @@ def _connect(address: str | None) -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address is None:
-            raise
+    except ConnectionError as error:
         raise InputError(f"engine.address={address}: no Ray cluster answers there ({error})") from None
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a dead worker is ours to report
+    with watched() if address is None else nullcontext():
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _resources() -> dict[str, float]:
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
 
 
 def _room(cpus_per_trial: float, gpus_per_trial: float) -> int:
-    """How many workers the cluster holds at once; InputError when not even one."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    rooms = [cpus / cpus_per_trial] if cpus_per_trial else []
-    rooms += [gpus / gpus_per_trial] if gpus_per_trial else []
-    room = int(min(rooms) + 1e-9)  # four quarters of a GPU are one, whatever floating point says
+    """How many workers the cluster's nodes hold at once; InputError when not even one."""
+    room = 0
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"]:
+            fits = [node["Resources"].get("CPU", 0.0) / cpus_per_trial]
+            fits += [node["Resources"].get("GPU", 0.0) / gpus_per_trial] if gpus_per_trial else []
+            room += int(min(fits) + 1e-9)  # four quarters of a GPU are one, whatever floating point says
     if room < 1:
+        cpus, gpus = _resources().get("CPU", 0), _resources().get("GPU", 0)
         raise InputError(
             f"engine.cpus_per_trial={cpus_per_trial} engine.gpus_per_trial={gpus_per_trial}: "
-            f"no worker fits into this cluster's {cpus:g} CPUs and {gpus:g} GPUs"
+            f"no worker fits on a node of this cluster, which has {cpus:g} CPUs and {gpus:g} GPUs in all"
         )
     return room
