@@ -86,7 +86,7 @@ def configuration(command: str, name: str, arguments: Sequence[str]) -> tuple[Di
             raise InputError(one_line(error)) from None
     for group in _GROUPS:
         if group in config and not (OmegaConf.is_dict(config[group]) and "_target_" in config[group]):
-            raise InputError(f"{group}={config[group]}: it must name one {group} of {', '.join(_options(group))}")
+            raise InputError(f"{group}={choices.get(group)}: its YAML has no _target_")
     for group in choices:
         if choices[group] == "custom":  # the user's own, known by its dotted path
             choices[group] = str(config[group]["_target_"])
@@ -150,6 +150,8 @@ def _check_keys(name: str, overrides: Sequence[str]) -> None:
         key = str(override.key_or_group).split(".")[0].split("@")[0]
         if override.is_delete() or key == "hydra":
             raise InputError(f"{text}: options can be set, not deleted, and Hydra's own are not for setting")
+        if override.key_or_group in _GROUPS and not isinstance(override.value(), str):
+            raise InputError(f"{text}: it must name one {key} of {', '.join(_options(key))}")
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1)
             hint = f"did you mean {near[0]}? " if near else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import traceback
@@ -250,12 +251,27 @@ def _error_of(trial: Trial) -> object:
         return trial.get_error()
 
 
+def _check_answers(address: str) -> None:
+    """InputError where nothing listens at host:port; Ray itself would try for minutes."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not separator or not port.isdigit():
+        raise InputError(f"engine.address={address}: it must be null, auto, or host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"engine.address={address}: no Ray cluster answers there ({error})") from None
+
+
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """A connection to Ray: the one that this process has, or else a new one, which ends with the context."""
     if ray.is_initialized():
         yield
         return
+    if address is not None:
+        _check_answers(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler in place, which would exit at once
     try:
         ray.init(
