@@ -13,7 +13,7 @@ BIN := .venv/bin
 	touch $@
 
 search: .venv/installed  ## search for a network of about 400M MACs on the embedded digits; minutes on two cores
-	$(BIN)/python -m nas.search name=first reward=absolute $(ARGS)
+	$(BIN)/python -m nas.search name=first reward=absolute budget=40 $(ARGS)
 
 test: .venv/installed  ## lint, types and tests: exactly what CI runs
 	$(BIN)/ruff check .

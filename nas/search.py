@@ -177,7 +177,7 @@ def _conclude(run: _Run, exhausted: bool) -> int:
     top = sorted(complete, key=lambda entry: (-(entry.reward or 0), entry.number))[:5]
     table = Table(title="best networks", title_justify="left")
     for heading in ("reward", "accuracy", "MACs (FLOPs)", "params", "differs from the best in"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=not heading.startswith("differs"))
     for entry in top:
         table.add_row(
             f"{entry.reward:.4f}",
