@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,11 @@ def make_search(tmp_path: Path) -> MakeSearch:
         return Search(problem, Random(problem=problem, seed=seed), reward, journal, budget, seed, halving)
 
     return make
+
+
+def hear_ctrl_c() -> None:
+    """To be run in a child: a shell starts what it puts in the background deaf to SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

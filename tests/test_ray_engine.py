@@ -24,7 +24,7 @@ from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
 from nas.journal import read_journal
 from nas.loop import Search
-from tests.conftest import MakeSearch
+from tests.conftest import MakeSearch, hear_ctrl_c
 
 pytestmark = pytest.mark.ray
 
@@ -193,7 +193,9 @@ def test_an_interrupted_driver_keeps_what_is_finished(
 
 def _started(command: list[str], folder: Path, environment: dict[str, str], journal: Path) -> subprocess.Popen[str]:
     """A driver that has finished five evaluations."""
-    driver = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
     deadline = time.monotonic() + 120
     while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
         assert driver.poll() is None and time.monotonic() < deadline

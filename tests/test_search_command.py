@@ -20,7 +20,7 @@ from convnets.arch_file import read_arch
 from convnets.cost import cost
 from convnets.errors import InputError
 from nas.search import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, hear_ctrl_c
 
 FAST = ("evaluator=synthetic", "engine=inline", "budget=12")
 
@@ -71,7 +71,9 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_how_to_go_on(
 ) -> None:
     command = [sys.executable, "-m", "nas.search", "name=stopped", "evaluator=synthetic", "engine=inline"]
     command += ["evaluator.seconds=0.2", "budget=100"]
-    running = subprocess.Popen(command, env=command_environment, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command, env=command_environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    )
     journal = empty_folder / "runs" / "stopped" / "journal.jsonl"
     while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
         assert running.poll() is None
