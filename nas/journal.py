@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,7 +121,7 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Write the entry and force it to disk; when this returns, it cannot be lost."""
-        self._write(asdict(entry))
+        self._write(vars(entry))
         self.entries.append(entry)
 
     def close(self) -> None:

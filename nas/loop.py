@@ -27,6 +27,7 @@ class Candidate:
 
     number: int
     picks: Picks
+    key: str
     network: Network
     seed: int
     costs: Mapping[str, float]
@@ -88,10 +89,12 @@ class Search:
         if picks is None:
             return None
         self._next_number = number
+        network = self.problem.network(picks)
         candidate = Candidate(
             number=number,
             picks=picks,
-            network=self.problem.network(picks),
+            key=network.key(),
+            network=network,
             seed=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),
             costs=self.problem.cost(picks),
         )
@@ -117,7 +120,7 @@ class Search:
         entry = Entry(
             number=number,
             picks=candidate.picks,
-            key=candidate.network.key(),
+            key=candidate.key,
             costs=candidate.costs,
             curve=curve,
             reward=self._reward_of(curve[-1], candidate.costs) if error is None else None,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from convnets.errors import InputError
 from convnets.network import Network, cost_of
@@ -22,12 +21,13 @@ class SearchProblem:
         self.refuse_above = refuse_above
         # Controllers ask for the same few thousand candidates again and again; counting a network that has no cost() of
         # its own means building it.
+        self._network = lru_cache(maxsize=1 << 10)(partial(decode, space))
         self._key = lru_cache(maxsize=1 << 16)(self._find_key)
         self._cost = lru_cache(maxsize=1 << 16)(self._count)
 
     def network(self, picks: Picks) -> Network:
         """The network that `picks` stands for."""
-        return decode(self.space, picks)
+        return self._network(tuple(picks))
 
     def key(self, picks: Picks) -> str | None:
         """Identity of the network; None when the picks describe none, or one that is refused for its cost."""
@@ -59,4 +59,4 @@ class SearchProblem:
         return None if refused else network.key()
 
     def _count(self, picks: Picks) -> Mapping[str, int]:
-        return {name: int(value) for name, value in asdict(cost_of(self.network(picks))).items()}
+        return {name: int(value) for name, value in vars(cost_of(self.network(picks))).items()}
