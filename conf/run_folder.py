@@ -49,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+")  # noqa: SIM115  held open as long as the lock
+        file = open(folder / ".lock", "a+")  # held open as long as the lock
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from None
     with file:

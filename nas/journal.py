@@ -114,7 +114,7 @@ class Journal:
             self.repaired = sound < path.stat().st_size
             if self.repaired:
                 os.truncate(path, sound)
-        self._file: BinaryIO = open(path, "ab")  # noqa: SIM115  closed by close()
+        self._file: BinaryIO = open(path, "ab")  # closed by close()
         if not started:
             self._write({"journal": VERSION, "settings": settings})
             sync_folder(path.parent)

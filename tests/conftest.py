@@ -1,4 +1,4 @@
-"""What several test files need: a small search without training, and where the measured data lie."""
+"""What several test files need: a small search without training, and commands run as a user runs them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from search_spaces.efficientnet import EfficientNet
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads beside a busy process are slower than one
 ROOT = Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the published results are not in ../shared/data")
 
 MakeSearch = Callable[..., Search]
 
