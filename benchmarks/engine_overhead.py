@@ -33,9 +33,9 @@ from ray.tune.search import Searcher  # isort: skip
 
 
 def search(folder: str, trials: int) -> Search:
-    problem = SearchProblem(MnasNet())
+    problem = SearchProblem(MnasNet(), on_macs(mnas_soft, 400e6))
     journal = Journal(Path(folder) / "journal.jsonl", {})
-    return Search(problem, Random(problem=problem, seed=0), on_macs(mnas_soft, 400e6), journal, trials, seed=0)
+    return Search(problem, Random(problem=problem, seed=0), journal, trials, seed=0)
 
 
 def ours_inline(trials: int) -> float:

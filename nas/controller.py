@@ -27,7 +27,11 @@ class Problem(Protocol):
         ...
 
     def cost(self, picks: Picks) -> Mapping[str, float]:
-        """What is known before any evaluation: "macs" (multiply-adds), "params" and "activations" (counts)."""
+        """What is known before any evaluation: "macs" (multiply-adds), "params", "activations" (counts), and more."""
+        ...
+
+    def reward(self, picks: Picks, accuracy: float) -> float:
+        """The reward if the evaluation of `picks` came to `accuracy`, a fraction; higher is better."""
         ...
 
 

@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from convnets.arch import Arch, Stage
 from convnets.cost import cost
 from nas.journal import Entry
-from nas.loop import RewardOf
+from nas.reward import RewardOf
 
 # Okabe and Ito's palette, told apart by colour-blind readers too. Each value occurs once, so that the report can
 # exchange it for a colour that suits a dark page.

@@ -18,8 +18,6 @@ from nas.journal import Entry, Journal
 from nas.problem import SearchProblem
 from search_spaces.space import Picks
 
-RewardOf = Callable[[float, Mapping[str, float]], float]  # (accuracy, costs) -> reward
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -45,7 +43,6 @@ class Search:
         self,
         problem: SearchProblem,
         controller: Controller,
-        reward: RewardOf,
         journal: Journal,
         budget: int,
         seed: int,
@@ -54,7 +51,6 @@ class Search:
     ) -> None:
         self.problem = problem
         self.controller = controller
-        self.reward = reward
         self.journal = journal
         self.budget = budget
         self.seed = seed
@@ -140,7 +136,7 @@ class Search:
         self._next_number = min(self._next_number, number)
 
     def _reward_of(self, accuracy: float, costs: Mapping[str, float]) -> float:
-        reward = float(self.reward(accuracy, costs))  # a plug-in's may be numpy's, which JSON does not know
+        reward = float(self.problem.reward_of(accuracy, costs))  # a plug-in's may be numpy's, which JSON does not know
         if not math.isfinite(reward):
             raise ValueError(f"the reward of accuracy {accuracy} and {dict(costs)} is {reward}")
         return reward

@@ -8,16 +8,18 @@ from functools import lru_cache, partial
 from convnets.errors import InputError
 from convnets.network import Network, cost_of
 from nas.journal import Entry
+from nas.reward import RewardOf
 from search_spaces.space import Infeasible, Picks, Space, decode
 
 
 class SearchProblem:
     """What a controller may know of a space: its decisions, the identity of a network, and its known costs."""
 
-    def __init__(self, space: Space, refuse_above: float | None = None) -> None:
+    def __init__(self, space: Space, reward_of: RewardOf, refuse_above: float | None = None) -> None:
         """`refuse_above` is a number of MACs; networks that cost more are never proposed. None refuses nothing."""
         self.decisions = space.decisions
         self.space = space
+        self.reward_of = reward_of
         self.refuse_above = refuse_above
         # Controllers ask for the same few thousand candidates again and again; counting a network that has no cost() of
         # its own means building it.
@@ -36,6 +38,10 @@ class SearchProblem:
     def cost(self, picks: Picks) -> Mapping[str, int]:
         """Costs known before evaluation: `macs`, `params`, `activations`."""
         return self._cost(tuple(picks))
+
+    def reward(self, picks: Picks, accuracy: float) -> float:
+        """The reward of the network, if its accuracy is `accuracy`."""
+        return self.reward_of(accuracy, self.cost(picks))
 
     def check(self, entries: Iterable[Entry]) -> None:
         """InputError for a journal's entry that is another network in this space: the space's code has changed."""

@@ -32,10 +32,10 @@ from nas.figures import (
     svg,
 )
 from nas.journal import Entry, read_journal
-from nas.loop import RewardOf, best_of
+from nas.loop import best_of
 from nas.problem import SearchProblem
 from nas.progress import duration_text, read_timings
-from nas.reward import on_macs
+from nas.reward import RewardOf, on_macs
 from search_spaces.space import Decision, check_picks, choices_of
 
 __all__ = ["network_figure", "pareto_figure", "pareto_front", "report", "reward_figure"]
@@ -260,13 +260,13 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"png={picture}: no folder {picture.parent}")
     config = _read_config(config_path)
     _, entries, _ = read_journal(folder / "journal.jsonl")
-    problem = SearchProblem(construct(config, "space"))
+    target, reward = float(config.target_flops), on_macs(construct(config, "reward"), float(config.target_flops))
+    problem = SearchProblem(construct(config, "space"), reward)
     if entries:
         try:
             check_picks(problem.decisions, np.max([entry.picks for entry in entries], axis=0))
         except ValueError as error:  # a space of the user's own that is not what it was, or a journal put here by hand
             raise InputError(f"{folder}: the journal is not of the space in config.yaml ({error})") from None
-    target, reward = float(config.target_flops), on_macs(construct(config, "reward"), float(config.target_flops))
     timings = read_timings(folder / "timings.csv")
     page = report(
         name=folder.resolve().name, entries=entries, target_flops=target, reward=reward, problem=problem,

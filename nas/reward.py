@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+RewardOf = Callable[[float, Mapping[str, float]], float]  # (accuracy, costs of the network) -> reward
+
 
 def mnas_soft(accuracy: float, cost: float, target: float, exponent: float = -0.07) -> float:
     """accuracy * (cost / target) ** exponent: the target is a rate of exchange, not a limit.
@@ -39,9 +41,7 @@ def absolute(accuracy: float, cost: float, target: float, beta: float = -0.10) -
     return accuracy + beta * abs(cost / target - 1.0)
 
 
-def on_macs(
-    reward: Callable[[float, float, float], float], target: float
-) -> Callable[[float, Mapping[str, float]], float]:
+def on_macs(reward: Callable[[float, float, float], float], target: float) -> RewardOf:
     """`reward` against `target` multiply-adds, as a function of (accuracy, costs of the network) for a search."""
 
     def reward_of(accuracy: float, costs: Mapping[str, float]) -> float:

@@ -22,7 +22,7 @@ from nas.controller import WALK_LIMIT
 from nas.engines import inline
 from nas.halving import Halving
 from nas.journal import Entry, Journal, check_journal
-from nas.loop import RewardOf, Search, best_of
+from nas.loop import Search, best_of
 from nas.problem import SearchProblem
 from nas.progress import Timings, duration_text, progress
 from nas.report import report
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str]) -> int:
         check_decisions(space.decisions)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"space={names['space']}: {error}") from None
-    problem = SearchProblem(space, refuse_above)
-    problem.check(entries)
     reward = on_macs(construct(config, "reward"), target)
     try:
         reward(0.5, {"macs": target})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"reward={names['reward']}: {error}") from None
+    problem = SearchProblem(space, reward, refuse_above)
+    problem.check(entries)
     controller = construct(config, "controller", problem=problem, seed=seed)
     if controller.ask(0, []) is None:  # asking changes nothing, and nothing was told: there is no network at all
         allowed = "" if refuse_above is None else f" of at most {macs_text(refuse_above)} (refuse_above)"
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         journal = Journal(folder / "journal.jsonl", settings)
         write_config(folder, config)
         timings = Timings(folder / "timings.csv")
-        results = _Run(folder, journal, problem, reward, timings, target, budget, seed, names, arguments)
+        results = _Run(folder, journal, problem, timings, target, budget, seed, names, arguments)
         _introduce(results)
         try:
             with progress(_CONSOLE, journal.entries, budget) as show:
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
                     timings.add(entry.number, seconds)
                     show(entry)
 
-                search = Search(problem, controller, reward, journal, budget, seed, halving, watch)
+                search = Search(problem, controller, journal, budget, seed, halving, watch)
                 if not search.done:
                     run_search(search, evaluator)
         except KeyboardInterrupt:
@@ -105,7 +105,6 @@ class _Run:
     folder: Path
     journal: Journal
     problem: SearchProblem
-    reward: RewardOf
     timings: Timings
     target: float
     budget: int
@@ -150,7 +149,7 @@ def _save(run: _Run) -> None:
         name=folder.name,
         entries=entries,
         target_flops=run.target,
-        reward=run.reward,
+        reward=run.problem.reward_of,
         problem=run.problem,
         config_text=(folder / "config.yaml").read_text(),
         seconds=run.timings.elapsed,

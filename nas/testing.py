@@ -34,7 +34,7 @@ class Separable:
         self._canonical = canonical
         worth = [np.random.default_rng((seed, i)).permutation(count) for i, count in enumerate(counts)]
         best = max(1, sum(count - 1 for count in counts))
-        self._worth = [[float(value) / best for value in values] for values in worth]
+        self._worths = [[float(value) / best for value in values] for values in worth]
 
     def key(self, picks: Picks) -> str | None:
         """The canonical picks as text; None where infeasible."""
@@ -44,9 +44,13 @@ class Separable:
         """Made up: a million MACs for every step up in any decision."""
         return {"macs": 1e6 * (1 + sum(picks)), "params": 1e3 * (1 + sum(picks)), "activations": 1e3}
 
-    def reward(self, picks: Picks) -> float:
+    def reward(self, picks: Picks, accuracy: float) -> float:
+        """The accuracy: costs play no part."""
+        return accuracy
+
+    def worth(self, picks: Picks) -> float:
         """1 for the best picks, 0 for the worst."""
-        return sum(worth[pick] for worth, pick in zip(self._worth, self._canonical(picks), strict=True))
+        return sum(worths[pick] for worths, pick in zip(self._worths, self._canonical(picks), strict=True))
 
 
 def awkward() -> Separable:

@@ -29,10 +29,9 @@ def make_search(tmp_path: Path) -> MakeSearch:
     """Build a search in the efficientnet space on tmp_path's journal; call it again to resume."""
 
     def make(budget: int = 20, seed: int = 0, halving: Halving | None = None, name: str = "journal.jsonl") -> Search:
-        problem = SearchProblem(EfficientNet())
+        problem = SearchProblem(EfficientNet(), on_macs(mnas_soft, 400e6))
         journal = Journal(tmp_path / name, {"seed": seed})
-        reward = on_macs(mnas_soft, 400e6)
-        return Search(problem, Random(problem=problem, seed=seed), reward, journal, budget, seed, halving)
+        return Search(problem, Random(problem=problem, seed=seed), journal, budget, seed, halving)
 
     return make
 

@@ -203,7 +203,7 @@ def _search(controller: Any, problem: Separable, evaluations: int) -> list[float
     rewards = []
     for number in range(evaluations):
         picks = controller.ask(number, [])
-        rewards.append(problem.reward(picks))
+        rewards.append(problem.worth(picks))
         controller.tell(Result(number, picks, rewards[-1], rewards[-1]))
     return rewards
 

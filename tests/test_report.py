@@ -19,16 +19,16 @@ from convnets.errors import InputError
 from convnets.reference import NAMES, reference
 from nas.figures import network_figure, pareto_figure, pareto_front, parts_of, reward_figure, svg
 from nas.journal import Entry, Journal
-from nas.loop import RewardOf, best_of
+from nas.loop import best_of
 from nas.problem import SearchProblem
 from nas.report import main, report
-from nas.reward import absolute, mnas_hard, mnas_soft, on_macs
+from nas.reward import RewardOf, absolute, mnas_hard, mnas_soft, on_macs
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Decision, sample
 
 TARGET = 400e6
 REWARD = on_macs(mnas_soft, TARGET)
-PROBLEM = SearchProblem(MnasNet())
+PROBLEM = SearchProblem(MnasNet(), REWARD)
 
 
 def made_up(count: int, seed: int = 0, reward: RewardOf = REWARD) -> list[Entry]:
@@ -127,7 +127,7 @@ class Cells:
 
 
 def test_a_network_without_stages_is_shown_as_its_choices() -> None:
-    problem = SearchProblem(Cells())
+    problem = SearchProblem(Cells(), REWARD)
     costs = problem.cost((0,))
     entries = [Entry(0, (0,), "<add>", costs, (0.5,), REWARD(0.5, costs))]
     text = text_of(page_of(entries, problem))

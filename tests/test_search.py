@@ -134,14 +134,14 @@ class _NumpyNumbers:
 
 def test_numbers_of_numpy_are_journalled(make_search: MakeSearch) -> None:
     search = make_search(budget=2)
-    search.reward = lambda accuracy, costs: np.float32(accuracy)  # type: ignore[assignment,return-value]
+    search.problem.reward_of = lambda accuracy, costs: np.float32(accuracy)  # type: ignore[assignment,return-value]
     inline.run(search, _NumpyNumbers())
     assert [entry.reward for entry in search.journal.entries] == [0.5, 0.5]
 
 
 def test_a_reward_that_is_no_number_stops_the_search(make_search: MakeSearch) -> None:
     search = make_search(budget=2)
-    search.reward = lambda accuracy, costs: float("nan")
+    search.problem.reward_of = lambda accuracy, costs: float("nan")
     with pytest.raises(ValueError, match="is nan"):
         inline.run(search, Synthetic())
     assert search.journal.entries == []
@@ -152,7 +152,7 @@ def test_a_changed_space_is_noticed(make_search: MakeSearch) -> None:
     inline.run(search, Synthetic())
     search.problem.check(search.journal.entries)
     with pytest.raises(InputError, match="evaluation 0 .* another network"):
-        SearchProblem(EfficientNet(resolution=192)).check(search.journal.entries)
+        SearchProblem(EfficientNet(resolution=192), search.problem.reward_of).check(search.journal.entries)
 
 
 def test_best_is_the_highest_reward_and_the_earliest_of_equals() -> None:
