@@ -18,6 +18,15 @@ class Problem(Protocol):
     """What a controller may know of the search."""
 
     @property
+    def front(self) -> tuple[str, ...]:
+        """Names of the costs that the search trades against accuracy; `()` when the reward alone counts.
+
+        Only a controller with the class attribute `multi_objective = True` meets a problem with a front. It then goes
+        by `Result.accuracy` and `cost`; all costs are better when lower, unless their name begins with "throughput".
+        """
+        ...
+
+    @property
     def decisions(self) -> tuple[Decision, ...]:
         """The named choices that make up a proposal."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 
 from convnets.errors import InputError
@@ -15,12 +15,18 @@ from search_spaces.space import Infeasible, Picks, Space, decode
 class SearchProblem:
     """What a controller may know of a space: its decisions, the identity of a network, and its known costs."""
 
-    def __init__(self, space: Space, reward_of: RewardOf, refuse_above: float | None = None) -> None:
-        """`refuse_above` is a number of MACs; networks that cost more are never proposed. None refuses nothing."""
+    def __init__(
+        self, space: Space, reward_of: RewardOf, refuse_above: float | None = None, front: Sequence[str] = ()
+    ) -> None:
+        """`refuse_above` is a number of MACs; networks that cost more are never proposed. None refuses nothing.
+
+        `front` names the costs that are traded against accuracy, if the search is for a Pareto front.
+        """
         self.decisions = space.decisions
         self.space = space
         self.reward_of = reward_of
         self.refuse_above = refuse_above
+        self.front = tuple(front)
         # Controllers ask for the same few thousand candidates again and again; counting a network that has no cost() of
         # its own means building it.
         self._network = lru_cache(maxsize=1 << 10)(partial(decode, space))

@@ -27,8 +27,10 @@ class Separable:
         seed: int = 0,
         infeasible: Callable[[Picks], bool] = lambda picks: False,
         canonical: Callable[[Picks], Picks] = lambda picks: picks,
+        front: Sequence[str] = (),
     ) -> None:
         """`counts` are the numbers of choices; picks with the same `canonical` picks count as one network."""
+        self.front = tuple(front)
         self.decisions = tuple(Decision(f"decision_{i}", tuple(range(count))) for i, count in enumerate(counts))
         self._infeasible = infeasible
         self._canonical = canonical

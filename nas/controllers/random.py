@@ -18,6 +18,8 @@ ATTEMPTS = 1000  # keeps the draw uniform over what is new until less than about
 class Random:
     """Uniform over the picks whose network is new."""
 
+    multi_objective = True
+
     def __init__(self, problem: Problem, seed: int) -> None:
         self.problem = problem
         self.seed = seed
