@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-BLOCKS = ("conv", "separable", "mbconv", "bottleneck")
+BLOCKS = ("conv", "linear", "separable", "mbconv", "bottleneck")
 SKIPS = ("identity", "pool", "projection", "none")
 ACTIVATIONS = ("relu", "relu6", "silu", "hardswish")
 
@@ -35,6 +35,7 @@ class Stage:
     """`repeats` layers of one block; the first one strides and changes the channels.
 
     block       conv: k x k convolution, norm, activation (then squeeze-excitation);
+                linear: conv without the activation (the strided identity of NAS-Bench-Macro);
                 separable: depthwise and pointwise, activation behind both (MobileNetV1);
                 mbconv: expand, depthwise, squeeze-excitation, linear projection (MobileNetV2, MnasNet);
                 bottleneck: 1x1, k x k, 1x1, activation behind the addition (ResNet, stride in the k x k).
@@ -68,7 +69,7 @@ class Stage:
         object.__setattr__(self, "se_ratio", float(self.se_ratio))
         if self.expand <= 0:
             raise ValueError(f"expand must be above 0, got {self.expand}")
-        if self.expand != 1 and self.block in ("conv", "separable"):
+        if self.expand != 1 and self.block in ("conv", "linear", "separable"):
             raise ValueError(f"expand must be 1 for block {self.block!r}, got {self.expand}")
         if not 0 <= self.se_ratio <= 1:
             raise ValueError(f"se_ratio must lie in [0, 1], got {self.se_ratio}")

@@ -138,6 +138,14 @@ def conv_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequen
     )
 
 
+def linear_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
+    """k x k convolution without activation, then squeeze-excitation."""
+    return _sequence(
+        conv=conv_norm(arch, inputs, stage.channels, stage.kernel, stride, linear=True),
+        squeeze_excite=_squeeze_excite(arch, stage, stage.channels, inputs),
+    )
+
+
 def separable_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
     """Depthwise, squeeze-excitation, pointwise; activation behind both convolutions (MobileNetV1, arXiv 1704.04861)."""
     return _sequence(

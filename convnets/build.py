@@ -13,6 +13,7 @@ from convnets.blocks import (
     bottleneck_branch,
     conv_branch,
     conv_norm,
+    linear_branch,
     mbconv_branch,
     separable_branch,
     shortcut,
@@ -20,6 +21,7 @@ from convnets.blocks import (
 
 _BRANCHES = {
     "conv": conv_branch,
+    "linear": linear_branch,
     "separable": separable_branch,
     "mbconv": mbconv_branch,
     "bottleneck": bottleneck_branch,

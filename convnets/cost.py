@@ -109,6 +109,7 @@ def _bottleneck_layer(stage: Stage, inputs: int, stride: int, size: int) -> _Cou
 
 _LAYERS = {
     "conv": _conv_layer,
+    "linear": _conv_layer,  # an activation costs nothing
     "separable": _separable_layer,
     "mbconv": _mbconv_layer,
     "bottleneck": _bottleneck_layer,

@@ -196,7 +196,7 @@ def block_name(stage: Stage) -> str:
     """`MBConv6`, `Conv`, ...: the kind of block as the papers write it."""
     if stage.block == "mbconv":
         return f"MBConv{stage.expand:g}"
-    return {"conv": "Conv", "separable": "Separable", "bottleneck": "Bottleneck"}[stage.block]
+    return {"conv": "Conv", "linear": "Linear", "separable": "Separable", "bottleneck": "Bottleneck"}[stage.block]
 
 
 def _complete(entries: Sequence[Entry]) -> list[Entry]:
@@ -412,7 +412,7 @@ _ROWS: tuple[tuple[str, Callable[[Stage], str]], ...] = (
     ("skip", lambda stage: stage.skip if stage.skip != "none" else "–"),
 )
 _NETWORK_HEIGHT = _SIZES + _BOXES + _LINE * len(_ROWS) + _BARS + 0.3
-_BLOCK_COLORS = {"mbconv": BLUE, "conv": ORANGE, "separable": GREEN, "bottleneck": PURPLE}
+_BLOCK_COLORS = {"mbconv": BLUE, "conv": ORANGE, "linear": RED, "separable": GREEN, "bottleneck": PURPLE}
 
 
 def _network_width(parts: Sequence[Part]) -> float:

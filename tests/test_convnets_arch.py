@@ -51,7 +51,7 @@ def test_equal_networks_have_one_key_and_different_ones_many() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("block", "mb", "block must be one of conv, separable, mbconv, bottleneck, got 'mb'"),
+        ("block", "mb", "block must be one of conv, linear, separable, mbconv, bottleneck, got 'mb'"),
         ("kernel", 4, "kernel must be odd, got 4"),
         ("kernel", 3.0, "kernel must be a whole number, 1 or more, got 3.0"),
         ("stride", 0, "stride must be a whole number, 1 or more, got 0"),

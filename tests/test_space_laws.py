@@ -24,6 +24,7 @@ from convnets.network import build_network, cost_of, count
 from convnets.reference import EFFICIENTNET_B0, MNASNET_A1, MNASNET_B1
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.mnasnet import MnasNet
+from search_spaces.nasbench_macro import NasBenchMacro
 from search_spaces.space import Decision, Infeasible, decode, encode, sample, sample_feasible, size
 from search_spaces.testing import SpaceBroken, check_space, examine, profile
 
@@ -58,7 +59,9 @@ def example_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("space", [MnasNet(), EfficientNet()], ids=["mnasnet", "efficientnet"])
+@pytest.mark.parametrize(
+    "space", [MnasNet(), EfficientNet(), NasBenchMacro()], ids=["mnasnet", "efficientnet", "nasbench_macro"]
+)
 def test_shipped_spaces_keep_the_laws(space: Any) -> None:
     assert all(finding.passed for finding in check_space(space, samples=40, build=2))
 
@@ -69,10 +72,10 @@ def test_example_spaces_keep_the_laws(example_modules: dict[str, Any], name: str
     check_space(getattr(example_modules[module], kind)(), samples=40, build=3)
 
 
-@pytest.mark.parametrize("name", ["mnasnet", "efficientnet", "my_spaces.Tiny"])
+@pytest.mark.parametrize("name", ["mnasnet", "efficientnet", "nasbench_macro", "my_spaces.Tiny"])
 def test_cost_is_half_of_the_flop_counter(example_modules: dict[str, Any], name: str) -> None:
     module, _, kind = name.partition(".")
-    shipped = {"mnasnet": MnasNet, "efficientnet": EfficientNet}
+    shipped = {"mnasnet": MnasNet, "efficientnet": EfficientNet, "nasbench_macro": NasBenchMacro}
     space = shipped[name]() if name in shipped else getattr(example_modules[module], kind)()
     for seed in range(NETWORKS):
         network = decode(space, sample_feasible(space, np.random.default_rng((1, seed))))
