@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 BLOCKS = ("conv", "linear", "separable", "mbconv", "bottleneck")
@@ -85,6 +86,11 @@ class Stage:
         """Channels between the two squeeze-excitation layers of a block fed `in_channels`; 0 without them."""
         return max(1, int(self.se_ratio * in_channels)) if self.se_ratio else 0
 
+    @cached_property
+    def _text(self) -> str:
+        """What `Arch.key` hashes of it; kept, as spaces put the same few stages into all of their networks."""
+        return _canonical({field.name: getattr(self, field.name) for field in fields(self)})
+
 
 @dataclass(frozen=True)
 class Arch:
@@ -113,9 +119,7 @@ class Arch:
     def __post_init__(self) -> None:
         if not isinstance(self.stem, Stem):
             raise ValueError(f"stem must be a Stem, got {type(self.stem).__name__}")
-        object.__setattr__(self, "stages", tuple(self.stages))
-        if not self.stages or not all(isinstance(stage, Stage) for stage in self.stages):
-            raise ValueError("stages must be one or more Stage values")
+        object.__setattr__(self, "stages", _checked(self.stages))
         if isinstance(self.head_channels, bool) or not isinstance(self.head_channels, int) or self.head_channels < 0:
             raise ValueError(f"head_channels must be a whole number, 0 or more, got {self.head_channels!r}")
         _check_choice("activation", self.activation, ACTIVATIONS)
@@ -133,12 +137,28 @@ class Arch:
         """Number of blocks: the sum of all repeats."""
         return sum(stage.repeats for stage in self.stages)
 
+    def with_stages(self, stages: Sequence[Stage]) -> Arch:
+        """This network with other stages. As dataclasses.replace, ten times as quick: all else is valid already."""
+        arch = object.__new__(Arch)
+        vars(arch).update(vars(self), stages=_checked(stages), _frame=self._frame)
+        return arch
+
     def key(self) -> str:
-        """Sixteen hex digits that stay the same for equal networks, over processes and releases."""
-        # As dataclasses.asdict, which copies deeply and is ten times slower; controllers ask for thousands of keys.
-        description = {**vars(self), "stem": vars(self.stem), "stages": [vars(stage) for stage in self.stages]}
-        canonical = json.dumps(description, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        """Sixteen hex digits that stay the same for equal networks, over processes and releases.
+
+        They hash what json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")) writes, which is put together
+        from parts here: controllers ask for the keys of thousands of networks.
+        """
+        before, after = self._frame
+        text = f"{before}{','.join([stage._text for stage in self.stages])}{after}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def _frame(self) -> tuple[str, str]:
+        """What `key` hashes before and after the stages; one for all that `with_stages` makes."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        before, after = _canonical({**values, "stem": vars(self.stem), "stages": []}).split("[]")
+        return f"{before}[", f"]{after}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, as YAML and JSON hold them."""
@@ -175,6 +195,17 @@ def _from_fields(kind: type[Any], values: Any, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from None
     except TypeError as error:  # a required field is missing; Python's message names it
         raise ValueError(f"{where}: {str(error).split('__init__() ')[-1]}") from None
+
+
+# One encoder for all: json.dumps with these arguments makes a new one each time.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+def _checked(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    stages = tuple(stages)
+    if not stages or any([not isinstance(stage, Stage) for stage in stages]):
+        raise ValueError("stages must be one or more Stage values")
+    return stages
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

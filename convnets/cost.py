@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from convnets.arch import Arch, Stage
 
@@ -39,29 +40,40 @@ def cost(arch: Arch) -> Cost:
     """Count `arch` layer by layer.
 
     A convolution of stride s turns side n into ceil(n / s), as kernels are odd and padded by k // 2. Each is followed
-    by a batch norm (two parameters per channel) instead of a bias, but those of squeeze-excitation have the bias. Only
-    the first layer of a stage strides or changes the channels; the others are identical, so one of them is counted.
+    by a batch norm (two parameters per channel) instead of a bias, but those of squeeze-excitation have the bias.
     """
     channels, size = arch.stem.channels, _strided(arch.resolution, arch.stem.stride)
     macs, params, activations = _conv(arch.in_channels, channels, arch.stem.kernel, size)
     if arch.stem.pool:
         size = _strided(size, 2)
     for stage in arch.stages:
-        layer = _LAYERS[stage.block]
-        counts = [(1, layer(stage, channels, stage.stride, size))]
+        of_stage = count_stage(stage, channels, size)
+        macs, params, activations = macs + of_stage[0], params + of_stage[1], activations + of_stage[2]
         channels, size = stage.channels, _strided(size, stage.stride)
-        if stage.repeats > 1:
-            counts.append((stage.repeats - 1, layer(stage, channels, 1, size)))
-        for times, count in counts:
-            macs += times * count[0]
-            params += times * count[1]
-            activations += times * count[2]
     if arch.head_channels:
         head = _conv(channels, arch.head_channels, 1, size)
         macs, params, activations = macs + head[0], params + head[1], activations + head[2]
         channels = arch.head_channels
     classifier = channels * arch.classes
     return Cost(macs + classifier, params + classifier + arch.classes, activations)
+
+
+@lru_cache(maxsize=1 << 14)  # a search counts thousands of networks that are made of the same few stages
+def count_stage(stage: Stage, inputs: int, size: int) -> _Count:
+    """What the layers of `stage` add, fed `inputs` x `size` x `size`.
+
+    Only the first one strides or changes the channels; the others are identical, so one of them is counted.
+    """
+    layer = _LAYERS[stage.block]
+    first = layer(stage, inputs, stage.stride, size)
+    if stage.repeats == 1:
+        return first
+    other = layer(stage, stage.channels, 1, _strided(size, stage.stride))
+    return (
+        first[0] + (stage.repeats - 1) * other[0],
+        first[1] + (stage.repeats - 1) * other[1],
+        first[2] + (stage.repeats - 1) * other[2],
+    )
 
 
 # One function per block kind: a layer of `stage` fed `inputs` x `size` x `size`.

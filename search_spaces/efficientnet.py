@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
+from operator import itemgetter
 from typing import Any
 
-from convnets.arch import Arch
+from convnets.arch import Arch, Stage
 from convnets.errors import InputError
 from convnets.reference import EFFICIENTNET_B0
 from search_spaces.space import Decision
@@ -40,17 +42,16 @@ class EfficientNet:
                 Decision(f"block{block}.se", SE_RATIOS),
             ]
         self.decisions: tuple[Decision, ...] = tuple(decisions)
+        names = [decision.name for decision in decisions]
+        self._of_block = [itemgetter(*names[first : first + 4]) for first in range(0, len(names), 4)]
 
     def decode(self, choices: Mapping[str, Any]) -> Arch:
         """The network of these choices; every combination is one."""
-        stages = tuple(
-            replace(
-                stage,
-                expand=choices[f"block{block}.expand"],
-                kernel=choices[f"block{block}.kernel"],
-                repeats=choices[f"block{block}.layers"],
-                se_ratio=choices[f"block{block}.se"],
-            )
-            for block, stage in enumerate(self._skeleton.stages)
-        )
-        return replace(self._skeleton, stages=stages)
+        stages = [_stage(block, *of_block(choices)) for block, of_block in enumerate(self._of_block)]
+        return self._skeleton.with_stages(stages)
+
+
+@cache  # a space has few stages and many networks
+def _stage(block: int, expand: int, kernel: int, layers: int, se_ratio: float) -> Stage:
+    """The stage of these choices, which come in the order of the decisions."""
+    return replace(EFFICIENTNET_B0.stages[block], expand=expand, kernel=kernel, repeats=layers, se_ratio=se_ratio)

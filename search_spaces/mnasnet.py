@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from convnets.arch import ACTIVATIONS, Arch, Stage, Stem
@@ -72,12 +74,8 @@ class MnasNet:
         for offset in layer_offsets:
             if isinstance(offset, bool) or not isinstance(offset, int):
                 raise InputError(f"layer_offsets must be whole numbers, got {offset!r}")
-        self._block = {operation: _block(operation) for operation in operations}
-        self._resolution = resolution
-        self._classes = classes
-        self._activations = tuple(activations)
-        self._dropout = dropout
-        self._drop_connect = drop_connect
+        for operation in operations:
+            _block(operation)
 
         decisions = []
         for number, (filters, repeats) in enumerate(zip(FILTERS, REPEATS, strict=True), start=1):
@@ -93,10 +91,26 @@ class MnasNet:
                 Decision(f"block{number}.filters", tuple(sorted(widths))),
                 Decision(f"block{number}.layers", tuple(sorted(layers))),
             ]
-        if len(self._activations) > 1:
-            decisions.append(Decision("activation", self._activations))
+        names = [decision.name for decision in decisions]
+        self._of_block = [itemgetter(*names[first : first + 6]) for first in range(0, len(names), 6)]
+        self._activation = activations[0]  # where it is not decided
+        if len(activations) > 1:
+            decisions.append(Decision("activation", tuple(activations)))
         self.decisions: tuple[Decision, ...] = tuple(decisions)
         try:  # kernels, skips, rates, resolution: Arch knows what is allowed
+            self._skeletons = {
+                activation: Arch(
+                    stem=Stem(channels=32),
+                    stages=(_stage(1, "conv", 3, 0.0, "none", 16, 1),),  # replaced by decode
+                    head_channels=1280,
+                    activation=activation,
+                    resolution=resolution,
+                    classes=classes,
+                    dropout=dropout,
+                    drop_connect=drop_connect if drop_connect is not None else 0.2 if activation == "silu" else 0.0,
+                )
+                for activation in activations
+            }
             for choice in range(max(len(decision.choices) for decision in decisions)):
                 self.decode({d.name: d.choices[min(choice, len(d.choices) - 1)] for d in decisions})
         except InputError:
@@ -106,35 +120,15 @@ class MnasNet:
 
     def decode(self, choices: Mapping[str, Any]) -> Arch:
         """The network of these choices; every combination is one."""
-        stages = []
-        for number, stride in enumerate(STRIDES, start=1):
-            block, expand = self._block[choices[f"block{number}.op"]]
-            stages.append(
-                Stage(
-                    block=block,
-                    kernel=choices[f"block{number}.kernel"],
-                    stride=stride,
-                    channels=choices[f"block{number}.filters"],
-                    repeats=choices[f"block{number}.layers"],
-                    expand=expand,
-                    se_ratio=choices[f"block{number}.se"],
-                    skip=choices[f"block{number}.skip"],
-                )
-            )
-        activation = choices.get("activation", self._activations[0])
-        drop_connect = self._drop_connect
-        if drop_connect is None:
-            drop_connect = 0.2 if activation == "silu" else 0.0
-        return Arch(
-            stem=Stem(channels=32),
-            stages=tuple(stages),
-            head_channels=1280,
-            activation=activation,
-            resolution=self._resolution,
-            classes=self._classes,
-            dropout=self._dropout,
-            drop_connect=drop_connect,
-        )
+        stages = [_stage(number, *of_block(choices)) for number, of_block in enumerate(self._of_block, start=1)]
+        return self._skeletons[choices.get("activation", self._activation)].with_stages(stages)
+
+
+@lru_cache(maxsize=None, typed=True)  # a space has few stages and many networks; typed, as Arch refuses a kernel of 3.0
+def _stage(number: int, operation: str, kernel: int, se_ratio: float, skip: str, filters: int, layers: int) -> Stage:
+    """Block `number`, from 1, by the values of its decisions in their order."""
+    block, expand = _block(operation)
+    return Stage(block, kernel, STRIDES[number - 1], filters, layers, expand, se_ratio, skip)
 
 
 def _block(operation: str) -> tuple[str, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,24 @@ def test_keys_last() -> None:
     """Journals and tables refer to networks by key. Repin only with a migration of what is already written."""
     assert EFFICIENTNET_B0.key() == "052b05a52272c6d6"
     assert reference("resnet50").key() == "f2968b30c029f0e9"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_hash_the_description(name: str) -> None:
+    """`key` puts its text together from parts; this is what the parts must come to."""
+    arch = reference(name)
+    text = json.dumps(arch.to_dict(), sort_keys=True, separators=(",", ":"))
+    assert arch.key() == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_other_stages_make_another_network_and_are_checked() -> None:
+    resnet = reference("resnet50")
+    changed = resnet.with_stages([STAGE])
+    assert changed == replace(resnet, stages=(STAGE,)) and changed.key() == replace(resnet, stages=(STAGE,)).key()
+    assert pickle.loads(pickle.dumps(changed)).key() == changed.key() != resnet.key()
+    for wrong in ((), (STAGE, "mbconv")):
+        with pytest.raises(ValueError, match="stages must be one or more Stage values"):
+            resnet.with_stages(wrong)  # type: ignore[arg-type]
 
 
 def test_equal_networks_have_one_key_and_different_ones_many() -> None:
