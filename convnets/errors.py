@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exceptions that somebody expects: what a user can mend, and what a device cannot run."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Commands print it and exit 2. Every other exception is a bug and keeps its traceback.
     """
+
+
+class DoesNotFit(Exception):
+    """A device cannot run a network, for want of memory mostly: expected, and no fault of anybody's."""

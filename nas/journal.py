@@ -24,7 +24,7 @@ class Entry:
     number       the evaluation's number, counted from 0 in the order of asking.
     picks        what the controller proposed: one index into each decision's choices.
     key          identity of the network.
-    costs        what was known before the evaluation: macs, params, activations.
+    costs        what was known before the evaluation: macs, params, activations, and those of a device.
     curve        accuracy after each step (epoch) of the evaluation, fractions; the last is the result.
     reward       reward of the result; None when the evaluation failed.
     stopped      halted early by successive halving: its accuracy is that of fewer epochs than the others'.
@@ -44,6 +44,11 @@ class Entry:
     def accuracy(self) -> float | None:
         """The last accuracy measured; None when the evaluation failed."""
         return self.curve[-1] if self.curve and self.error is None else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was evaluated to the end: it neither failed nor was stopped early."""
+        return self.reward is not None and not self.stopped
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:
@@ -148,6 +153,10 @@ def check_journal(path: Path, settings: Mapping[str, Any]) -> list[Entry]:
 
 def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """InputError listing every setting in which the journal and this command differ."""
+    if new := [name for name in given if name not in found]:
+        raise InputError(
+            f"{path} was written by an earlier release, which knew no {', '.join(new)}; give another name= to start anew"
+        )
     before, now = _flatten(found), _flatten(json.loads(json.dumps(given)))
     differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if differing:

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 
-from convnets.errors import InputError
+import numpy as np
+
+from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, cost_of
+from nas.costs import COUNTED, within
+from nas.device import DeviceModel, NoDevice
 from nas.journal import Entry
 from nas.reward import RewardOf
-from search_spaces.space import Infeasible, Picks, Space, decode
+from search_spaces.space import Infeasible, Picks, Space, decode, sample
+
+PROBES = 1000  # random picks looked at to learn which costs there are
 
 
 class SearchProblem:
     """What a controller may know of a space: its decisions, the identity of a network, and its known costs."""
 
     def __init__(
-        self, space: Space, reward_of: RewardOf, refuse_above: float | None = None, front: Sequence[str] = ()
+        self,
+        space: Space,
+        reward_of: RewardOf,
+        limits: Mapping[str, float] | None = None,
+        front: Sequence[str] = (),
+        device: DeviceModel | None = None,
     ) -> None:
-        """`refuse_above` is a number of MACs; networks that cost more are never proposed. None refuses nothing.
-
-        `front` names the costs that are traded against accuracy, if the search is for a Pareto front.
+        """
+        limits  networks that cost more are never proposed (less, of a throughput).
+        front   the costs that are traded against accuracy, if the search is for a Pareto front.
+        device  gives costs besides those that are counted; a network that it cannot run is infeasible.
         """
         self.decisions = space.decisions
         self.space = space
         self.reward_of = reward_of
-        self.refuse_above = refuse_above
+        self.limits = dict(limits or {})
         self.front = tuple(front)
+        self.device = device or NoDevice()
+        self._counted_limits = {name: limit for name, limit in self.limits.items() if name in COUNTED}
+        # By key, as measuring is dear and another time would give another figure. None: the device cannot run it.
+        self._device_costs: dict[str, Mapping[str, float] | None] = {}
         # Controllers ask for the same few thousand candidates again and again; counting a network that has no cost() of
         # its own means building it.
         self._network = lru_cache(maxsize=1 << 10)(partial(decode, space))
         self._key = lru_cache(maxsize=1 << 16)(self._find_key)
-        self._cost = lru_cache(maxsize=1 << 16)(self._count)
+        self._cost = lru_cache(maxsize=1 << 16)(self._find_cost)
 
     def network(self, picks: Picks) -> Network:
         """The network that `picks` stands for."""
@@ -41,16 +58,34 @@ class SearchProblem:
         """Identity of the network; None when the picks describe none, or one that is refused for its cost."""
         return self._key(tuple(picks))
 
-    def cost(self, picks: Picks) -> Mapping[str, int]:
-        """Costs known before evaluation: `macs`, `params`, `activations`."""
+    def cost(self, picks: Picks) -> Mapping[str, float]:
+        """Costs known before evaluation: `macs`, `params`, `activations`, and those of the device.
+
+        Raises DoesNotFit for a network that the device cannot run; its key is None.
+        """
         return self._cost(tuple(picks))
 
     def reward(self, picks: Picks, accuracy: float) -> float:
         """The reward of the network, if its accuracy is `accuracy`."""
         return self.reward_of(accuracy, self.cost(picks))
 
-    def check(self, entries: Iterable[Entry]) -> None:
-        """InputError for a journal's entry that is another network in this space: the space's code has changed."""
+    def cost_names(self) -> tuple[str, ...]:
+        """Names of the costs that networks have, found out from one of them.
+
+        Raises InputError for a device that gives what is no cost. Counted costs alone where no network is found.
+        """
+        for seed in range(PROBES):
+            try:
+                return tuple(self.cost(sample(self.decisions, np.random.default_rng(seed))))
+            except (Infeasible, DoesNotFit):
+                continue
+        return COUNTED
+
+    def recall(self, entries: Iterable[Entry]) -> None:
+        """Take the costs of a journal's networks as they were: what was measured once is not measured again.
+
+        InputError for an entry that is another network in this space: the space's code has changed.
+        """
         for entry in entries:
             try:
                 key = self.network(entry.picks).key()
@@ -61,14 +96,48 @@ class SearchProblem:
                     f"evaluation {entry.number} of the journal is another network in this space now; "
                     "the space was changed since: give another name="
                 )
+            self._device_costs[key] = {name: cost for name, cost in entry.costs.items() if name not in COUNTED}
 
     def _find_key(self, picks: Picks) -> str | None:
         try:
             network = self.network(picks)
-        except Infeasible:
+            # What is counted first: a network that it refuses need not be measured.
+            if self._counted_limits and not within(_count(network), self._counted_limits):
+                return None
+            if not isinstance(self.device, NoDevice) and not within(self.cost(picks), self.limits):
+                return None
+            return network.key()
+        except (Infeasible, DoesNotFit):
             return None
-        refused = self.refuse_above is not None and self.cost(picks)["macs"] > self.refuse_above
-        return None if refused else network.key()
 
-    def _count(self, picks: Picks) -> Mapping[str, int]:
-        return {name: int(value) for name, value in vars(cost_of(self.network(picks))).items()}
+    def _find_cost(self, picks: Picks) -> Mapping[str, float]:
+        network = self.network(picks)
+        return {**_count(network), **self._ask_device(network)}
+
+    def _ask_device(self, network: Network) -> Mapping[str, float]:
+        if isinstance(self.device, NoDevice):
+            return {}
+        key = network.key()
+        if key not in self._device_costs:
+            try:
+                self._device_costs[key] = _checked(self.device.costs(network))
+            except DoesNotFit:
+                self._device_costs[key] = None
+        costs = self._device_costs[key]
+        if costs is None:
+            raise DoesNotFit(f"the device cannot run network {key}")
+        return costs
+
+
+def _count(network: Network) -> Mapping[str, int]:
+    return {name: int(value) for name, value in vars(cost_of(network)).items()}
+
+
+def _checked(costs: Mapping[str, float]) -> Mapping[str, float]:
+    """The costs that a device gave, as plain floats; a plug-in's may be numpy's, which JSON does not know."""
+    for name, cost in costs.items():
+        if name in COUNTED:
+            raise InputError(f"the device gives {name}, which is counted already; its costs need other names")
+        if not (math.isfinite(cost) and cost > 0):
+            raise InputError(f"the device gives {name}={cost}; a cost is a number above 0")
+    return {name: float(cost) for name, cost in costs.items()}

@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         reward(0.5, {"macs": target})
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"reward={names['reward']}: {error}") from None
-    problem = SearchProblem(space, reward, refuse_above)
-    problem.check(entries)
+    problem = SearchProblem(space, reward, {} if refuse_above is None else {"macs": refuse_above})
+    problem.recall(entries)
     controller = construct(config, "controller", problem=problem, seed=seed)
     if controller.ask(0, []) is None:  # asking changes nothing, and nothing was told: there is no network at all
         allowed = "" if refuse_above is None else f" of at most {macs_text(refuse_above)} (refuse_above)"

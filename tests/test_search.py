@@ -150,9 +150,9 @@ def test_a_reward_that_is_no_number_stops_the_search(make_search: MakeSearch) ->
 def test_a_changed_space_is_noticed(make_search: MakeSearch) -> None:
     search = make_search(budget=3)
     inline.run(search, Synthetic())
-    search.problem.check(search.journal.entries)
+    search.problem.recall(search.journal.entries)
     with pytest.raises(InputError, match="evaluation 0 .* another network"):
-        SearchProblem(EfficientNet(resolution=192), search.problem.reward_of).check(search.journal.entries)
+        SearchProblem(EfficientNet(resolution=192), search.problem.reward_of).recall(search.journal.entries)
 
 
 def test_best_is_the_highest_reward_and_the_earliest_of_equals() -> None:

@@ -1,0 +1,61 @@
+"""The costs of a network by name: which way is better, and how people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from convnets.cost import macs_text
+
+COUNTED = ("macs", "params", "activations")  # by arithmetic, always known; the others come from a device
+
+_COUNTS = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+_UNITS = {"latency": (1e3, "ms"), "throughput": (1.0, "images/s")}  # by the name up to its first underscore
+
+
+def higher_is_better(name: str) -> bool:
+    """True of a throughput, whatever follows in its name; every other cost is better when lower."""
+    return name.startswith("throughput")
+
+
+def to_minimise(name: str, value: float) -> float:
+    """The cost as a number that is better when lower: a throughput as seconds per image."""
+    return 1.0 / value if higher_is_better(name) else value
+
+
+def within(costs: Mapping[str, float], limits: Mapping[str, float]) -> bool:
+    """Whether no cost is beyond its limit; that of a throughput is the least that is allowed."""
+    return all(to_minimise(name, costs[name]) <= to_minimise(name, limit) for name, limit in limits.items())
+
+
+def cost_title(name: str) -> str:
+    """What the cost is called within a sentence: `MACs`, `latency`, `throughput a100`."""
+    return _COUNTS.get(name, name.replace("_", " "))
+
+
+def cost_unit(name: str) -> tuple[float, str]:
+    """(factor, unit): the cost times the factor is in the unit that people read; (1, "") where there is none."""
+    return _UNITS.get(name.split("_")[0], (1.0, ""))
+
+
+def cost_text(name: str, value: float) -> str:
+    """The cost as people read it: `400M MACs (0.80 GFLOPs)`, `5.29M parameters`, `12.3 ms`, `1,240 images/s`."""
+    if name == "macs":
+        return macs_text(value)
+    if name in _COUNTS:
+        return f"{value / 1e6:.2f}M {_COUNTS[name]}"
+    factor, unit = cost_unit(name)
+    return f"{_three_digits(value * factor)} {unit or cost_title(name)}"
+
+
+def cost_short(name: str, value: float) -> str:
+    """The cost in a table or at an axis, under a heading that names it: `386M`, `12.3 ms`, `1,240 images/s`."""
+    if name in _COUNTS:
+        for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if value >= 0.9995 * unit:
+                return f"{value / unit:.3g}{suffix}"
+    factor, unit_text = cost_unit(name)
+    return f"{_three_digits(value * factor)} {unit_text}".rstrip()
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
