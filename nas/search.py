@@ -61,10 +61,13 @@ def main(arguments: Sequence[str]) -> int:
     problem = SearchProblem(space, reward, {} if refuse_above is None else {"macs": refuse_above})
     problem.recall(entries)
     controller = construct(config, "controller", problem=problem, seed=seed)
-    if controller.ask(0, []) is None:  # asking changes nothing, and nothing was told: there is no network at all
+    first = controller.ask(0, [])  # asking changes nothing, and nothing was told
+    if first is None:  # there is no network at all
         allowed = "" if refuse_above is None else f" of at most {macs_text(refuse_above)} (refuse_above)"
         raise InputError(f"space={names['space']}: no network{allowed} was found in it")
     evaluator = construct(config, "evaluator")
+    if hasattr(evaluator, "check"):  # it may know the networks of one space only
+        evaluator.check(problem.network(first))
     halving = _halving(config, evaluator)
     # A search that is finished needs no engine; inline costs nothing.
     engine = construct(config, "engine") if len(entries) < budget else inline.engine()
