@@ -47,10 +47,13 @@ def run(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
         sys.exit(130)
 
 
-def configuration(command: str, name: str, arguments: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+def configuration(
+    command: str, name: str, arguments: Sequence[str], open_ended: Sequence[str] = ()
+) -> tuple[DictConfig, dict[str, str]]:
     """The configuration `conf/NAME.yaml` with the command line's overrides, and the choice made in each group.
 
-    `arguments` are Hydra overrides, and `--config-dir FOLDER` for YAML files of the user's own.
+    `arguments` are Hydra overrides, and `--config-dir FOLDER` for YAML files of the user's own. `open_ended` are keys
+    under which names that the defaults do not know may be set: `targets.NAME=...` without Hydra's `+`.
     Raises InputError naming the option that is unknown, malformed or missing, with what is allowed.
     """
     defaults = (CONFIG_FOLDER / f"{name}.yaml").read_text()
@@ -64,6 +67,7 @@ def configuration(command: str, name: str, arguments: Sequence[str]) -> tuple[Di
     parser.error = _refuse  # type: ignore[method-assign]
     given = parser.parse_intermixed_args(arguments)
     overrides = _open_custom_groups([_as_text(override) for override in given.overrides])
+    overrides = [f"++{text}" if text.startswith(tuple(f"{key}." for key in open_ended)) else text for text in overrides]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         try:
@@ -120,6 +124,19 @@ def construct(config: DictConfig, name: str, **arguments: Any) -> Any:
         if isinstance(cause, TypeError) and "argument" in str(cause):  # a setting that the target does not take
             raise InputError(f"{name}: {one_line(cause)}") from None
         raise cause from None
+
+
+def targets_of(group: str) -> dict[str, Any]:
+    """Name -> class or function, for each choice in the group that can be imported here."""
+    found = {}
+    for name in _options(group):
+        try:
+            found[name] = get_object(
+                str(OmegaConf.select(OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml"), "_target_"))
+            )
+        except (ImportError, ValueError, OmegaConfBaseException):  # an extra that is not installed, or `???`
+            continue
+    return found
 
 
 def one_line(error: BaseException | str) -> str:

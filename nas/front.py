@@ -30,6 +30,13 @@ def pareto_front(entries: Sequence[Entry], costs: Sequence[str]) -> list[Entry]:
     return front
 
 
+def spread(front: Sequence[Entry], most: int) -> list[Entry]:
+    """At most so many members of the front, evenly apart, with its ends."""
+    if len(front) <= most:
+        return list(front)
+    return [front[round(place * (len(front) - 1) / (most - 1))] for place in range(most)]
+
+
 def reference(entries: Sequence[Entry], costs: Sequence[str], limits: Mapping[str, float]) -> dict[str, float]:
     """Cost -> where its hypervolume begins: the limit where there is one, else the worst evaluated to the end."""
     complete = [entry for entry in entries if entry.complete]

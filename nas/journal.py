@@ -155,7 +155,7 @@ def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any]) 
     """InputError listing every setting in which the journal and this command differ."""
     if new := [name for name in given if name not in found]:
         raise InputError(
-            f"{path} was written by an earlier release, which knew no {', '.join(new)}; give another name= to start anew"
+            f"{path} was written by an earlier release, which knew no {', '.join(new)}; give another name="
         )
     before, now = _flatten(found), _flatten(json.loads(json.dumps(given)))
     differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]

@@ -156,5 +156,5 @@ class RunSearch(Protocol):
 
 def best_of(entries: list[Entry]) -> Entry | None:
     """The entry of the highest reward among those evaluated to the end, the earliest of equals; None if none was."""
-    complete = [entry for entry in entries if entry.reward is not None and not entry.stopped]
+    complete = [entry for entry in entries if entry.complete]
     return max(complete, key=lambda entry: (entry.reward, -entry.number), default=None)

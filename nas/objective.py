@@ -25,19 +25,19 @@ class Objective:
     front: tuple[str, ...] = ()
 
     @property
-    def costs(self) -> tuple[str, ...]:
-        """Every cost that is named, those of the front first."""
+    def drawn(self) -> tuple[str, ...]:
+        """The costs that reports show: those that are named, the front's first."""
         return tuple(dict.fromkeys([*self.front, *self.targets, *self.limits]))
 
     def check(self, given: Sequence[str], device: str) -> None:
-        """InputError for a cost that is not among `given`, and for a `device` that gives costs of which none is used."""
+        """InputError for a cost that is not among `given`, and for a `device` whose costs are all used by nothing."""
         named = {name: f"targets.{name}" for name in self.targets} | {name: f"limits.{name}" for name in self.limits}
         named |= {name: f"front={name}" for name in self.front}
         for name, setting in named.items():
             if name not in given:
                 raise InputError(
                     f"{setting}: no network has that cost with device={device}, only {', '.join(given)}; "
-                    "device=here (or cpu, cuda) measures latency and throughput, and device=custom gives what yours does"
+                    "device=here (cpu, cuda) measures latency and throughput, device=custom gives what yours does"
                 )
         extra = [name for name in given if name not in COUNTED]
         if extra and not set(extra) & set(named):
@@ -46,16 +46,23 @@ class Objective:
                 f"give targets.{extra[0]}=..., limits.{extra[0]}=... or front=[{extra[0]}]"
             )
 
+    @property
+    def limits_text(self) -> str:
+        """`at most 400M MACs (0.80 GFLOPs), at least 900 images/s`."""
+        return ", ".join(
+            f"{'at least' if higher_is_better(name) else 'at most'} {cost_text(name, limit)}"
+            for name, limit in self.limits.items()
+        )
+
     def __str__(self) -> str:
         parts = [f"target {cost_text(name, target)}" for name, target in self.targets.items()]
-        for name, limit in self.limits.items():
-            parts.append(f"{'at least' if higher_is_better(name) else 'at most'} {cost_text(name, limit)}")
+        parts += [self.limits_text] if self.limits else []
         if self.front:
             parts.append(f"front of accuracy against {' and '.join(map(cost_title, self.front))}")
         return ", ".join(parts)
 
 
-def objective(
+def read_objective(
     targets: Mapping[str, Any], limits: Mapping[str, Any], front: Any, refuse_above: Any = None
 ) -> Objective:  # fmt: skip
     """The objective that these settings describe; None is no target and no limit.

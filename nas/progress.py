@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from convnets.cost import macs_text
+from nas.costs import cost_text
 from nas.journal import Entry
 from nas.loop import best_of
 
@@ -72,8 +72,11 @@ class Watch(Protocol):
 
 
 @contextmanager
-def progress(console: Console, entries: list[Entry], budget: int) -> Iterator[Watch]:
-    """Show finished/budget, rate, best reward and time left, for the evaluations on top of `entries`."""
+def progress(console: Console, entries: list[Entry], budget: int, costs: Sequence[str] = ("macs",)) -> Iterator[Watch]:
+    """Show finished/budget, rate, best reward and time left, for the evaluations on top of `entries`.
+
+    Of each network the `costs` are shown, on lines that have room for them.
+    """
     start, before = time.monotonic(), len(entries)
     finished, best = before, best_of(entries)
     last_line = 0.0
@@ -108,13 +111,14 @@ def progress(console: Console, entries: list[Entry], budget: int) -> Iterator[Wa
             text = note(entry)
             if finished >= budget or time.monotonic() - last_line >= PLAIN_INTERVAL:
                 last_line = time.monotonic()
-                console.print(f"[{finished}/{budget}] {_outcome(entry)}  {text}", markup=False, soft_wrap=True)
+                console.print(f"[{finished}/{budget}] {_outcome(entry, costs)}  {text}", markup=False, soft_wrap=True)
 
         yield show_line
 
 
-def _outcome(entry: Entry) -> str:
+def _outcome(entry: Entry, costs: Sequence[str]) -> str:
     if entry.error is not None:
         return f"failed: {entry.error}"
     halted = f" stopped after {len(entry.curve)}" if entry.stopped else ""
-    return f"accuracy {entry.accuracy:.4f}{halted}  {macs_text(entry.costs['macs'])}  reward {entry.reward:.4f}"
+    known = "  ".join(cost_text(name, entry.costs[name]) for name in costs)
+    return f"accuracy {entry.accuracy:.4f}{halted}  {known}  reward {entry.reward:.4f}"

@@ -19,28 +19,23 @@ from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.cost import macs_text
 from convnets.errors import InputError
-from nas.figures import (
-    RASTERISED_ABOVE,
-    block_name,
-    network_figure,
-    overview_figure,
-    pareto_figure,
-    pareto_front,
-    parts_of,
-    png,
-    reward_figure,
-    svg,
-)
+from nas.costs import cost_short, cost_text, cost_title
+from nas.figures.network import block_name, network_figure, parts_of
+from nas.figures.overview import overview_figure
+from nas.figures.pareto import pareto_figure
+from nas.figures.rewards import reward_figure
+from nas.figures.style import RASTERISED_ABOVE, png, svg
+from nas.front import hypervolume, pareto_front, reference, spread
 from nas.journal import Entry, read_journal
 from nas.loop import best_of
+from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
 from nas.progress import duration_text, read_timings
-from nas.reward import RewardOf, on_macs
+from nas.reward import on_targets
 from search_spaces.space import Decision, check_picks, choices_of
 
-__all__ = ["network_figure", "pareto_figure", "pareto_front", "report", "reward_figure"]
-
 PICTURE_WIDTH = 1600  # pixels
+_SHOWN = 20  # members of a front
 _LISTED = 12  # decisions, and reasons of failures; the rest is counted
 _LEAST_FOR_EFFECTS = 20  # complete evaluations; with fewer, means of a choice are chance
 
@@ -53,8 +48,7 @@ png=FILE also draws its figures as one picture."""
 def report(
     name: str,
     entries: Sequence[Entry],
-    target_flops: float,
-    reward: RewardOf,
+    objective: Objective,
     problem: SearchProblem,
     config_text: str,
     seconds: float | None,
@@ -62,16 +56,15 @@ def report(
 ) -> str:
     """The whole report as one HTML page that asks for no other file.
 
-    entries       finished evaluations in the order they finished; there may be none.
-    target_flops  the target, in multiply-adds of one image.
-    config_text   the text of `config.yaml`, shown as it is.
-    seconds       wall time of the search over all its resumptions; None where it is not known.
+    entries      finished evaluations in the order they finished; there may be none.
+    config_text  the text of `config.yaml`, shown as it is.
+    seconds      wall time of the search over all its resumptions; None where it is not known.
     """
     entries = list(entries)
     best = best_of(entries)
     network = problem.network(best.picks) if best else None
     arch = network if isinstance(network, Arch) else None
-    complete = [entry for entry in entries if entry.reward is not None and not entry.stopped]
+    complete = [entry for entry in entries if entry.complete]
     effects = _effects(problem.decisions, complete)
     failures = _failures(entries)
     drawn = network_figure(arch) if arch else None
@@ -80,16 +73,28 @@ def report(
     ).get_template("report.html")
     return page.render(
         name=name,
-        target=macs_text(target_flops),
+        objective=str(objective),
         evaluations=len(entries),
         budget=budget,
         unfinished=len(entries) < budget,
         best=_row(best) if best else None,
+        best_costs=[(cost_title(name), cost_short(name, best.costs[name])) for name in _others(best)] if best else [],
         totals=_totals(entries, seconds),
         reward_svg=Markup(svg(reward_figure(entries), "Reward of each evaluation, and the best so far")),
-        pareto_svg=Markup(
-            svg(pareto_figure(entries, target_flops, reward, best), "Accuracy against MACs, with the Pareto front")
-        ),
+        panels=[
+            (
+                cost_title(cost),
+                Markup(
+                    svg(
+                        pareto_figure(entries, cost, objective, problem.reward_of, best),
+                        f"Accuracy against {cost_title(cost)}, with the Pareto front",
+                    )
+                ),
+            )
+            for cost in objective.drawn
+        ],
+        targets=len(objective.targets),
+        front=_front(entries, objective),
         network_svg=Markup(svg(drawn, "The best network as its stages")) if drawn else None,
         network_width=round(drawn.get_figwidth() * 80) if drawn else None,
         network_note=_network_note(arch) if arch else None,
@@ -97,6 +102,7 @@ def report(
         stages=_stages(arch) if arch else [],
         choices=list(choices_of(problem.decisions, best.picks).items()) if best else [],
         top=_top(problem.decisions, complete),
+        top_costs=[cost_title(name) for name in _others(best)] if best else [],
         complete=len(complete),
         stopped=any(entry.stopped for entry in entries),
         effects=effects[:_LISTED],
@@ -136,18 +142,45 @@ def _row(entry: Entry) -> dict[str, str]:
     }
 
 
-def _top(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[dict[str, str]]:
+def _top(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[dict[str, Any]]:
     """The best five, each with the decisions in which it differs from the first."""
     ranked = sorted(complete, key=lambda entry: (-(entry.reward or 0.0), entry.number))[:5]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for entry in ranked:
         first, own = choices_of(decisions, ranked[0].picks), choices_of(decisions, entry.picks)
         changed = [f"{name} {own[name]} (not {first[name]})" for name in own if own[name] != first[name]]
         apart = ", ".join(changed[:6]) + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
         macs = entry.costs["macs"]
         row = {**_row(entry), "macs": f"{macs / 1e6:,.1f}M", "flops": f"{2 * macs / 1e9:.3f}G"}
-        rows.append({**row, "apart": apart if entry is not ranked[0] else "–"})
+        others = [cost_short(name, entry.costs[name]) for name in _others(entry)]
+        rows.append({**row, "others": others, "apart": apart if entry is not ranked[0] else "–"})
     return rows
+
+
+def _others(entry: Entry) -> list[str]:
+    """The costs that are not shown of every network anyway."""
+    return [name for name in entry.costs if name not in ("macs", "params", "activations")]
+
+
+def _front(entries: Sequence[Entry], objective: Objective) -> dict[str, Any] | None:
+    """What the page says of the front that was searched for; None where none was, or nothing is on it."""
+    front = pareto_front(entries, objective.front) if objective.front else []
+    if not front:
+        return None
+    corner = reference(entries, objective.front, objective.limits)
+    return {
+        "costs": [cost_title(name) for name in objective.front],
+        "size": len(front),
+        "volume": f"{hypervolume(front, corner):.4f}",
+        "corner": " and ".join(cost_text(name, cost) for name, cost in corner.items()),
+        "rows": [
+            {
+                **_row(entry),
+                "costs": [cost_short(name, entry.costs[name]) for name in objective.front],
+            }
+            for entry in spread(front, _SHOWN)
+        ],
+    }
 
 
 def _stages(arch: Arch) -> list[dict[str, str]]:
@@ -260,8 +293,12 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"png={picture}: no folder {picture.parent}")
     config = _read_config(config_path)
     _, entries, _ = read_journal(folder / "journal.jsonl")
-    target, reward = float(config.target_flops), on_macs(construct(config, "reward"), float(config.target_flops))
-    problem = SearchProblem(construct(config, "space"), reward)
+    # Runs of earlier releases have one target, of MACs, and no more.
+    aims = read_objective(
+        config.get("targets", {"macs": config.get("target_flops")}), config.get("limits", {}),
+        list(config.get("front", [])), config.get("refuse_above"),
+    )  # fmt: skip
+    problem = SearchProblem(construct(config, "space"), on_targets(construct(config, "reward"), aims.targets))
     if entries:
         try:
             check_picks(problem.decisions, np.max([entry.picks for entry in entries], axis=0))
@@ -269,7 +306,7 @@ def main(arguments: Sequence[str]) -> None:
             raise InputError(f"{folder}: the journal is not of the space in config.yaml ({error})") from None
     timings = read_timings(folder / "timings.csv")
     page = report(
-        name=folder.resolve().name, entries=entries, target_flops=target, reward=reward, problem=problem,
+        name=folder.resolve().name, entries=entries, objective=aims, problem=problem,
         config_text=config_path.read_text(), budget=int(config.budget),
         seconds=max((elapsed for _, elapsed in timings.values()), default=None),
     )  # fmt: skip
@@ -280,7 +317,7 @@ def main(arguments: Sequence[str]) -> None:
             best = best_of(entries)
             network = problem.network(best.picks) if best else None
             arch = network if isinstance(network, Arch) else None
-            png(overview_figure(entries, target, reward, best, arch), picture, PICTURE_WIDTH)
+            png(overview_figure(entries, aims, problem.reward_of, best, arch), picture, PICTURE_WIDTH)
             print(f"written: {picture}")
     except OSError as error:
         raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
@@ -306,7 +343,7 @@ def _read_config(path: Path) -> DictConfig:
         config = OmegaConf.load(path)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not YAML: {one_line(error)}") from None
-    needed = ("space", "reward", "target_flops", "budget")
+    needed = ("space", "reward", "budget")
     missing = [name for name in needed if not isinstance(config, DictConfig) or config.get(name) is None]
     if missing or not isinstance(config, DictConfig):
         raise InputError(f"{path} has no {missing[0]}; it is not the configuration of a search")

@@ -1,4 +1,4 @@
-"""The files that a search leaves behind: `trials.csv`, `best.yaml`, `summary.json`."""
+"""The files that a search leaves behind: `trials.csv`, `best.yaml`, `front.csv` and `front/`, `summary.json`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from conf.run_folder import write_json
 from convnets.arch import Arch, Stage
 from convnets.arch_file import write_arch
 from convnets.atomic_file import write_atomically
+from nas.costs import COUNTED
+from nas.front import hypervolume, pareto_front, reference
 from nas.journal import Entry
 from nas.loop import best_of
+from nas.objective import Objective
 from nas.problem import SearchProblem
 from search_spaces.space import Decision, Picks, choices_of
 
@@ -33,8 +36,8 @@ def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, s
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
 
 
-def write_best(path: Path, entry: Entry, problem: SearchProblem) -> None:
-    """`best.yaml`: the best network, as an `Arch` where it is one, else as its key and the choices that make it."""
+def write_network(path: Path, entry: Entry, problem: SearchProblem) -> None:
+    """`best.yaml`: a network as an `Arch` where it is one, else as its key and the choices that make it."""
     network = problem.network(entry.picks)
     if isinstance(network, Arch):
         write_arch(network, path)
@@ -43,17 +46,41 @@ def write_best(path: Path, entry: Entry, problem: SearchProblem) -> None:
         write_atomically(path, yaml.safe_dump(content, sort_keys=False))
 
 
+def write_front(folder: Path, entries: Sequence[Entry], costs: Sequence[str], problem: SearchProblem) -> None:
+    """`front.csv`: the Pareto front, the best in the first cost first; and each network as `front/NUMBER.yaml`."""
+    front = pareto_front(entries, costs)
+    rows = [
+        {
+            **{name: entry.costs[name] for name in costs}, "accuracy": entry.accuracy, "reward": entry.reward,
+            **entry.costs, "number": entry.number, "key": entry.key, "file": f"front/{entry.number}.yaml",
+        }
+        for entry in front
+    ]  # fmt: skip
+    (folder / "front").mkdir(exist_ok=True)
+    for entry in front:
+        write_network(folder / "front" / f"{entry.number}.yaml", entry, problem)
+    members = {f"{entry.number}.yaml" for entry in front}
+    for file in (folder / "front").glob("*.yaml"):
+        if file.name not in members:  # dominated since an earlier run of the command
+            file.unlink()
+    write_atomically(folder / "front.csv", pd.DataFrame(rows).to_csv(index=False))
+
+
 def write_summary(
-    path: Path, entries: Sequence[Entry], seconds: float, target_flops: float, seed: int, names: Mapping[str, str]
+    path: Path,
+    entries: Sequence[Entry],
+    seconds: float,
+    objective: Objective,
+    seed: int,
+    names: Mapping[str, str],
 ) -> None:
-    """`summary.json`: the best network and the totals, for scripts."""
+    """`summary.json`: the best network, the front where one was searched for, and the totals, for scripts."""
     best = best_of(list(entries))
     summary: dict[str, Any] = {
         "best": None if best is None else {
             "reward": best.reward,
             "accuracy": best.accuracy,
-            "macs": int(best.costs["macs"]),
-            "params": int(best.costs["params"]),
+            **{name: int(cost) if name in COUNTED else cost for name, cost in best.costs.items()},
             "key": best.key,
         },
         "evaluations": len(entries),
@@ -61,10 +88,20 @@ def write_summary(
         "failures": sum(entry.error is not None for entry in entries),
         "stopped": sum(entry.stopped for entry in entries),
         "seconds": round(seconds, 3),
-        "target_flops": target_flops,
-        **{name: names[name] for name in ("space", "controller", "evaluator", "engine")},
+        "target_flops": objective.targets.get("macs"),
+        "targets": dict(objective.targets),
+        "limits": dict(objective.limits),
+        **{name: names[name] for name in ("space", "controller", "evaluator", "engine", "device")},
         "seed": seed,
     }  # fmt: skip
+    if objective.front and best is not None:
+        front, corner = pareto_front(entries, objective.front), reference(entries, objective.front, objective.limits)
+        summary["front"] = {
+            "costs": list(objective.front),
+            "size": len(front),
+            "hypervolume": hypervolume(front, corner),
+            "reference": {"accuracy": 0.0, **corner},
+        }
     write_json(path, summary)
 
 

@@ -44,11 +44,11 @@ def absolute(accuracy: float, cost: float, target: float, beta: float = -0.10) -
 
 
 def on_targets(reward: Callable[[float, float, float], float], targets: Mapping[str, float]) -> RewardOf:
-    """`reward` against each of `targets` (cost name -> target) in turn, as a function of (accuracy, costs) for a search.
+    """`reward` against each of `targets` (cost name -> target) in turn, as a function of (accuracy, costs) in a search.
 
-    What one target leaves of the accuracy goes on to the next: a product of terms for `mnas_soft` and `mnas_hard`, a sum
-    of penalties for `absolute`. A throughput and its target are handed on as seconds per image, so that for every
-    reward less is better. Without targets the reward is the accuracy.
+    What one target leaves of the accuracy goes on to the next: a product of terms for `mnas_soft` and `mnas_hard`, a
+    sum of penalties for `absolute`. A throughput and its target are handed on as seconds per image, so that less is
+    better for every reward. Without targets the reward is the accuracy.
     Accuracy 0.8 earns 0.7260 under `mnas_soft` at twice the target in MACs and half the target in images per second.
     """
     aims = [(name, to_minimise(name, target)) for name, target in targets.items()]

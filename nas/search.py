@@ -12,22 +12,25 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from conf.command import configuration, construct, run
+from conf.command import configuration, construct, run, targets_of
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
 from convnets.checks import check_number, check_whole
 from convnets.cost import macs_text
 from convnets.errors import InputError
 from nas.controller import WALK_LIMIT
+from nas.costs import cost_short, cost_title
 from nas.engines import inline
+from nas.front import pareto_front, spread
 from nas.halving import Halving
 from nas.journal import Entry, Journal, check_journal
 from nas.loop import Search, best_of
+from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
 from nas.progress import Timings, duration_text, progress
 from nas.report import report
-from nas.results import differences, outline, write_best, write_summary, write_trials
-from nas.reward import on_macs
+from nas.results import differences, outline, write_front, write_network, write_summary, write_trials
+from nas.reward import on_targets
 from search_spaces.space import check_decisions, size
 
 # What may change between the runs of one search: how long it goes on, and where it runs.
@@ -36,13 +39,14 @@ _FREE_TO_CHANGE = ("budget", "engine", "name", "data")  # data is part of the ev
 
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
-    config, names = configuration("nas.search", "search", arguments)
-    target = check_number("target_flops", config.target_flops, above=0)
+    config, names = configuration("nas.search", "search", arguments, open_ended=("targets", "limits"))
+    plain = _plain(config)
+    if plain["target_flops"] is not None:
+        check_number("target_flops", plain["target_flops"], above=0)
+    objective = read_objective(plain["targets"], plain["limits"], plain["front"], plain["refuse_above"])
     budget, seed = check_whole("budget", config.budget), check_whole("seed", config.seed, least=0)
-    factor = config.refuse_above
-    refuse_above = None if factor is None else target * check_number("refuse_above", factor, above=0)
     folder = run_folder(config.name)
-    settings = {name: value for name, value in _plain(config).items() if name not in _FREE_TO_CHANGE}
+    settings = {name: value for name, value in plain.items() if name not in _FREE_TO_CHANGE}
 
     # Everything is checked, and the engine is up, before anything is written.
     entries = check_journal(folder / "journal.jsonl", settings)
@@ -53,22 +57,29 @@ def main(arguments: Sequence[str]) -> int:
         check_decisions(space.decisions)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"space={names['space']}: {error}") from None
-    reward = on_macs(construct(config, "reward"), target)
+    reward = on_targets(construct(config, "reward"), objective.targets)
     try:
-        reward(0.5, {"macs": target})
+        reward(0.5, objective.targets)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"reward={names['reward']}: {error}") from None
-    problem = SearchProblem(space, reward, {} if refuse_above is None else {"macs": refuse_above})
+    problem = SearchProblem(space, reward, objective.limits, objective.front, construct(config, "device"))
     problem.recall(entries)
+    objective.check(tuple(entries[0].costs) if entries else problem.cost_names(), names["device"])
     controller = construct(config, "controller", problem=problem, seed=seed)
+    if objective.front and not getattr(controller, "multi_objective", False):
+        able = [name for name, target in targets_of("controller").items() if getattr(target, "multi_objective", False)]
+        raise InputError(
+            f"controller={names['controller']} cannot search for a front; those that can: {', '.join(able)}"
+        )
     first = controller.ask(0, [])  # asking changes nothing, and nothing was told
     if first is None:  # there is no network at all
-        allowed = "" if refuse_above is None else f" of at most {macs_text(refuse_above)} (refuse_above)"
+        allowed = f" within limits and refuse_above ({objective.limits_text})" if objective.limits else ""
         raise InputError(f"space={names['space']}: no network{allowed} was found in it")
     evaluator = construct(config, "evaluator")
     if hasattr(evaluator, "check"):  # it may know the networks of one space only
         evaluator.check(problem.network(first))
-    halving = _halving(config, evaluator)
+    # Halving goes by the reward alone, and would stop the cheap end of a front.
+    halving = _halving(config, evaluator) if not objective.front else None
     # A search that is finished needs no engine; inline costs nothing.
     engine = construct(config, "engine") if len(entries) < budget else inline.engine()
 
@@ -76,10 +87,10 @@ def main(arguments: Sequence[str]) -> int:
         journal = Journal(folder / "journal.jsonl", settings)
         write_config(folder, config)
         timings = Timings(folder / "timings.csv")
-        results = _Run(folder, journal, problem, timings, target, budget, seed, names, arguments)
+        results = _Run(folder, journal, problem, timings, objective, budget, seed, names, arguments)
         _introduce(results)
         try:
-            with progress(_CONSOLE, journal.entries, budget) as show:
+            with progress(_CONSOLE, journal.entries, budget, objective.drawn) as show:
 
                 def watch(entry: Entry, seconds: float) -> None:
                     timings.add(entry.number, seconds)
@@ -109,7 +120,7 @@ class _Run:
     journal: Journal
     problem: SearchProblem
     timings: Timings
-    target: float
+    objective: Objective
     budget: int
     seed: int
     names: Mapping[str, str]
@@ -136,8 +147,8 @@ def _introduce(run: _Run) -> None:
     if run.journal.entries:
         _say(f"resuming {run.folder}: {len(run.journal.entries)} of {run.budget} evaluations are done")
     _say(
-        f"{run.names['controller']} over {size(run.problem.decisions):.2g} networks ({run.names['space']}), target "
-        f"{macs_text(run.target)}, {run.budget} evaluations by {run.names['evaluator']} on {run.names['engine']}"
+        f"{run.names['controller']} over {size(run.problem.decisions):.2g} networks ({run.names['space']}), "
+        f"{run.objective}, {run.budget} evaluations by {run.names['evaluator']} on {run.names['engine']}"
     )
 
 
@@ -147,19 +158,20 @@ def _save(run: _Run) -> None:
     seconds = {number: seconds for number, (seconds, _) in run.timings.seconds.items()}
     write_trials(folder / "trials.csv", entries, run.problem, seconds)
     if best := best_of(entries):
-        write_best(folder / "best.yaml", best, run.problem)
+        write_network(folder / "best.yaml", best, run.problem)
+    if run.objective.front:
+        write_front(folder, entries, run.objective.front, run.problem)
     page = report(
         name=folder.name,
         entries=entries,
-        target_flops=run.target,
-        reward=run.problem.reward_of,
+        objective=run.objective,
         problem=run.problem,
         config_text=(folder / "config.yaml").read_text(),
         seconds=run.timings.elapsed,
         budget=run.budget,
     )
     write_atomically(folder / "report.html", page)
-    write_summary(folder / "summary.json", entries, run.timings.elapsed, run.target, run.seed, run.names)
+    write_summary(folder / "summary.json", entries, run.timings.elapsed, run.objective, run.seed, run.names)
 
 
 def _conclude(run: _Run, exhausted: bool) -> int:
@@ -168,7 +180,7 @@ def _conclude(run: _Run, exhausted: bool) -> int:
     if exhausted:
         found = "the space holds" if size(run.problem.decisions) <= WALK_LIMIT else "the controller found"
         _say(f"{found} nothing new: all {len(entries)} networks it proposed were evaluated")
-    complete = [entry for entry in entries if entry.reward is not None and not entry.stopped]
+    complete = [entry for entry in entries if entry.complete]
     stopped, failed = sum(entry.stopped for entry in entries), sum(entry.error is not None for entry in entries)
     if not complete:
         reasons = sorted({entry.error for entry in entries if entry.error is not None})
@@ -176,28 +188,50 @@ def _conclude(run: _Run, exhausted: bool) -> int:
             f"no network was evaluated to the end ({failed} failed: {'; '.join(reasons)}); see {run.folder}/trials.csv"
         )
         return 1
-    top = sorted(complete, key=lambda entry: (-(entry.reward or 0), entry.number))[:5]
+    ranked = sorted(complete, key=lambda entry: (-(entry.reward or 0), entry.number))
+    _CONSOLE.print(_front_table(run) if run.objective.front else _best_table(run, ranked[:5]))
+    _say(
+        f"the best: {outline(run.problem, ranked[0].picks)}\n"
+        f"{len(entries)} evaluations in {duration_text(run.timings.elapsed)}: {len(complete)} to the end, "
+        f"{stopped} stopped early, {failed} failed\n"
+        f"written: {run.folder}/ with best.yaml, {'front.csv, front/, ' if run.objective.front else ''}"
+        "summary.json, trials.csv, journal.jsonl\n"
+        f"look at it: {run.folder}/report.html\n"
+        f"go on with a larger budget:\n  {run.command(budget=2 * run.budget)}"
+    )
+    return 0
+
+
+def _best_table(run: _Run, best: Sequence[Entry]) -> Table:
+    others = [name for name in run.objective.drawn if name not in ("macs", "params")]
     table = Table(title="best networks", title_justify="left")
-    for heading in ("reward", "accuracy", "MACs (FLOPs)", "params", "differs from the best in"):
-        table.add_column(heading, overflow="fold", no_wrap=not heading.startswith("differs"))
-    for entry in top:
+    for heading in ("reward", "accuracy", "MACs (FLOPs)", "params", *map(cost_title, others)):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("differs from the best in", overflow="fold")
+    for entry in best:
         table.add_row(
             f"{entry.reward:.4f}",
             f"{entry.accuracy:.4f}",
             macs_text(entry.costs["macs"]),
             f"{entry.costs['params'] / 1e6:.2f}M",
-            differences(run.problem.decisions, top[0].picks, entry.picks),
+            *(cost_short(name, entry.costs[name]) for name in others),
+            differences(run.problem.decisions, best[0].picks, entry.picks),
         )
-    _CONSOLE.print(table)
-    _say(
-        f"the best: {outline(run.problem, top[0].picks)}\n"
-        f"{len(entries)} evaluations in {duration_text(run.timings.elapsed)}: {len(complete)} to the end, "
-        f"{stopped} stopped early, {failed} failed\n"
-        f"written: {run.folder}/ with best.yaml, summary.json, trials.csv, journal.jsonl\n"
-        f"look at it: {run.folder}/report.html\n"
-        f"go on with a larger budget:\n  {run.command(budget=2 * run.budget)}"
-    )
-    return 0
+    return table
+
+
+def _front_table(run: _Run) -> Table:
+    costs = run.objective.front
+    front = pareto_front(run.journal.entries, costs)
+    shown = spread(front, 12)
+    few = f", {len(shown)} of them" if len(shown) < len(front) else ""
+    table = Table(title=f"Pareto front: {len(front)} network{'s' if len(front) > 1 else ''}{few}", title_justify="left")
+    for heading in (*map(cost_title, costs), "accuracy", "reward", "network"):
+        table.add_column(heading, no_wrap=True)
+    for entry in shown:
+        known = [cost_short(name, entry.costs[name]) for name in costs]
+        table.add_row(*known, f"{entry.accuracy:.4f}", f"{entry.reward:.4f}", f"front/{entry.number}.yaml")
+    return table
 
 
 def _halving(config: DictConfig, evaluator: Any) -> Halving | None:

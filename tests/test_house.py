@@ -30,6 +30,7 @@ ROOMS = {
     "omegaconf": ("conf/", "nas/search.py", "nas/report.py"),
     "torch": (
         "convnets/blocks.py", "convnets/build.py", "convnets/measure.py", "convnets/export.py", "convnets/network.py",
+        "convnets/memory.py",
         "search_spaces/testing.py", "training/", "nas/controllers/rl.py", "nas/evaluators/proxy.py",
     ),
 }  # fmt: skip

@@ -17,9 +17,14 @@ from PIL import Image
 from convnets.cost import Cost, cost
 from convnets.errors import InputError
 from convnets.reference import NAMES, reference
-from nas.figures import network_figure, pareto_figure, pareto_front, parts_of, reward_figure, svg
+from nas.figures.network import network_figure, parts_of
+from nas.figures.pareto import pareto_figure
+from nas.figures.rewards import reward_figure
+from nas.figures.style import svg
+from nas.front import pareto_front
 from nas.journal import Entry, Journal
 from nas.loop import best_of
+from nas.objective import Objective
 from nas.problem import SearchProblem
 from nas.report import main, report
 from nas.reward import RewardOf, absolute, mnas_hard, mnas_soft, on_macs
@@ -27,6 +32,7 @@ from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Decision, sample
 
 TARGET = 400e6
+OBJECTIVE = Objective({"macs": TARGET}, {})
 REWARD = on_macs(mnas_soft, TARGET)
 PROBLEM = SearchProblem(MnasNet(), REWARD)
 
@@ -54,7 +60,7 @@ def made_up(count: int, seed: int = 0, reward: RewardOf = REWARD) -> list[Entry]
 
 def page_of(entries: list[Entry], problem: SearchProblem = PROBLEM, **changes: Any) -> str:
     values: dict[str, Any] = {
-        "name": "a-run", "entries": entries, "target_flops": TARGET, "reward": REWARD, "problem": problem,
+        "name": "a-run", "entries": entries, "objective": OBJECTIVE, "problem": problem,
         "config_text": "space: mnasnet\n", "seconds": 3725.0, "budget": len(entries),
     }  # fmt: skip
     return report(**(values | changes))
@@ -177,7 +183,7 @@ def test_twenty_thousand_evaluations_stay_below_five_megabytes() -> None:
 def test_accuracy_against_macs_is_drawn_for_every_reward(reward: Any) -> None:
     reward_of = on_macs(reward, TARGET)
     entries = made_up(60, reward=reward_of)
-    drawn = svg(pareto_figure(entries, TARGET, reward_of, best_of(entries)), "label")
+    drawn = svg(pareto_figure(entries, "macs", OBJECTIVE, reward_of, best_of(entries)), "label")
     ET.fromstring(drawn.replace("xlink:href", "href"))
 
 
@@ -192,7 +198,7 @@ def test_accuracy_against_macs_is_drawn_for_every_reward(reward: Any) -> None:
     ids=["none", "stopped only", "failed only", "one"],
 )
 def test_figures_of_little_say_so(entries: list[Entry], message: str | None) -> None:
-    for figure in (reward_figure(entries), pareto_figure(entries, TARGET, REWARD, best_of(entries))):
+    for figure in (reward_figure(entries), pareto_figure(entries, "macs", OBJECTIVE, REWARD, best_of(entries))):
         assert isinstance(figure, Figure)
         assert message in {text.get_text() for text in figure.axes[0].texts} or message is None
         assert "<svg" in svg(figure, "label")
@@ -202,7 +208,7 @@ def test_figures_of_little_say_so(entries: list[Entry], message: str | None) -> 
 def test_no_member_of_the_front_is_dominated_and_every_other_entry_is(seed: int) -> None:
     entries = made_up(200, seed)
     complete = [entry for entry in entries if entry.accuracy is not None and not entry.stopped]
-    front = pareto_front(entries)
+    front = pareto_front(entries, ["macs"])
 
     def dominates(one: Entry, other: Entry) -> bool:
         gain, saving = (one.accuracy or 0) - (other.accuracy or 0), other.costs["macs"] - one.costs["macs"]
@@ -216,8 +222,8 @@ def test_no_member_of_the_front_is_dominated_and_every_other_entry_is(seed: int)
 
 def test_ties_are_all_on_the_front_and_an_empty_journal_has_none() -> None:
     entry = next(entry for entry in made_up(10) if entry.reward is not None and not entry.stopped)
-    assert len(pareto_front([entry, replace(entry, number=99)])) == 2
-    assert pareto_front([]) == []
+    assert len(pareto_front([entry, replace(entry, number=99)], ["macs"])) == 2
+    assert pareto_front([], ["macs"]) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

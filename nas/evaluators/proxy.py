@@ -13,6 +13,7 @@ from convnets.arch import Arch
 from convnets.build import ConvNet
 from convnets.checks import check_whole
 from convnets.errors import InputError
+from convnets.memory import out_of_memory
 from convnets.network import Network, build_network
 from nas.evaluator import EvaluationFailed, Measurement
 from training.augment import Samples, samples
@@ -77,7 +78,7 @@ class Proxy:
         except Diverged as error:
             raise EvaluationFailed(str(error)) from error
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             height, width = train_set.pixels.shape[1:3]
             size = f"batch {self.recipe.batch_size}, {width} x {height} pixels"
@@ -104,7 +105,7 @@ class Proxy:
             try:
                 self._samples = samples(self.data, self.resolution, device())
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 images = len(self.data.train) + len(self.data.val)
                 raise InputError(
@@ -125,10 +126,3 @@ class Proxy:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_samples": None}  # each worker puts the images on its own device
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host ran out of memory: exceptions of their own, or the message of a RuntimeError."""
-    signs = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-    own = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return own or any(sign in str(error) for sign in signs)

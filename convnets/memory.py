@@ -1,0 +1,12 @@
+"""Telling that the memory was too small, which is expected, from every other error of torch."""
+
+from __future__ import annotations
+
+import torch
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host ran out of memory: exceptions of their own, or the message of a RuntimeError."""
+    signs = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    own = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return own or any(sign in str(error) for sign in signs)
