@@ -27,7 +27,11 @@ class EvaluationFailed(Exception):
 
 
 class Evaluator(Protocol):
-    """Measures networks. Must pickle: engines ship it to their workers, once."""
+    """Measures networks. Must pickle: engines ship it to their workers, once.
+
+    May also have `check(network)`, which raises InputError for a network that it can say nothing about: a search calls
+    it with the first proposal, before anything is written.
+    """
 
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         """Yield measurements, the last with `final=True`; the same network and seed give the same ones.
