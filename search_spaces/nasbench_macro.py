@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -29,34 +30,32 @@ class NasBenchMacro:
     """
 
     def __init__(self, resolution: int = 32, classes: int = 10) -> None:
-        self._resolution = resolution
-        self._classes = classes
-        layers = sum(count for count, _ in LAYERS_AND_CHANNELS)
-        self.decisions: tuple[Decision, ...] = tuple(Decision(f"layer{number}", OPERATIONS) for number in range(layers))
         try:
-            self.decode({decision.name: IDENTITY for decision in self.decisions})
+            self._skeleton = Arch(
+                stem=Stem(channels=32, stride=1),
+                stages=(_run(IDENTITY, stride=2, channels=64, repeats=1),),  # others take its place
+                head_channels=1280,
+                activation="relu",
+                resolution=resolution,
+                classes=classes,
+                dropout=0.0,
+                drop_connect=0.0,
+                bn_momentum=0.1,  # PyTorch's defaults, with which the table's networks were trained
+                bn_eps=1e-5,
+            )
         except ValueError as error:
             raise InputError(f"NAS-Bench-Macro space: {error}") from None
+        layers = sum(count for count, _ in LAYERS_AND_CHANNELS)
+        self.decisions: tuple[Decision, ...] = tuple(Decision(f"layer{number}", OPERATIONS) for number in range(layers))
 
     def decode(self, choices: Mapping[str, Any]) -> Arch:
         """The network of these choices; every combination is one."""
-        operations = [choices[decision.name] for decision in self.decisions]
+        operations = tuple(choices[decision.name] for decision in self.decisions)
         stages: list[Stage] = []
         for count, channels in LAYERS_AND_CHANNELS:
             stages += _stages(operations[:count], channels)
             operations = operations[count:]
-        return Arch(
-            stem=Stem(channels=32, stride=1),
-            stages=tuple(stages),
-            head_channels=1280,
-            activation="relu",
-            resolution=self._resolution,
-            classes=self._classes,
-            dropout=0.0,
-            drop_connect=0.0,
-            bn_momentum=0.1,  # PyTorch's defaults, with which the table's networks were trained
-            bn_eps=1e-5,
-        )
+        return self._skeleton.with_stages(stages)
 
     def encode(self, network: Network) -> Picks:
         """The picks of a network, with the identities last in each stage, as the authors of the table trained it.
@@ -76,7 +75,8 @@ class NasBenchMacro:
         return tuple(picks)
 
 
-def _stages(operations: Sequence[str], channels: int) -> list[Stage]:
+@cache  # a space has few stages and many networks
+def _stages(operations: tuple[str, ...], channels: int) -> list[Stage]:
     """A stage of the benchmark as runs of equal layers; identities that change no shape are left out."""
     layers = [operations[0], *(operation for operation in operations[1:] if operation != IDENTITY)]
     runs = [(operation, len(list(run))) for operation, run in groupby(layers)]

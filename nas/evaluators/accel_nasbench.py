@@ -243,8 +243,8 @@ def _members(path: Path) -> dict[str, bytes]:
                 file = archive.extractfile(member) if fnmatch(Path(member.name).name, "result_*.json") else None
                 if file is not None:
                     contents[Path(member.name).name] = file.read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise InputError(f"{path}: not a whole .tar.gz archive ({error}); it is published at {ADDRESS}") from None
+    except (tarfile.TarError, EOFError, zlib.error, OSError):
+        raise InputError(f"{path}: not a whole .tar.gz archive; it is published at {ADDRESS}") from None
     return contents
 
 
