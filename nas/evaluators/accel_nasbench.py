@@ -1,4 +1,4 @@
-"""Accel-NASBench (arXiv 2404.08005): 5,138 networks of our efficientnet space trained on ImageNet, and their speed.
+"""Accel-NASBench (Ahmad et al., 2024): 5,138 networks of our efficientnet space trained on ImageNet, and their speed.
 
 A predictor fitted to them stands in for training, and another one for measuring on an accelerator.
 """
