@@ -52,10 +52,13 @@ def cost_short(name: str, value: float) -> str:
     if name in _COUNTS:
         for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if value >= 0.9995 * unit:
-                return f"{value / unit:.3g}{suffix}"
+                return f"{_three_digits(value / unit)}{suffix}"
     factor, unit_text = cost_unit(name)
     return f"{_three_digits(value * factor)} {unit_text}".rstrip()
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    """`1,240`, `386`, `12.3`, `6.00`; beyond what fits so, in powers of ten."""
+    if not 0.1 <= value < 1e9:
+        return f"{value:.3g}"
+    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"

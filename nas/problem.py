@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 
@@ -17,6 +18,7 @@ from nas.reward import RewardOf
 from search_spaces.space import Infeasible, Picks, Space, decode, sample
 
 PROBES = 1000  # random picks looked at to learn which costs there are
+PATIENCE = 300.0  # seconds of a device's time for the first network that it can run within the limits
 
 
 class SearchProblem:
@@ -44,6 +46,8 @@ class SearchProblem:
         self._counted_limits = {name: limit for name, limit in self.limits.items() if name in COUNTED}
         # By key, as measuring is dear and another time would give another figure. None: the device cannot run it.
         self._device_costs: dict[str, Mapping[str, float] | None] = {}
+        self._device_seconds = 0.0
+        self._any_allowed = False
         # Controllers ask for the same few thousand candidates again and again; counting a network that has no cost() of
         # its own means building it.
         self._network = lru_cache(maxsize=1 << 10)(partial(decode, space))
@@ -96,6 +100,7 @@ class SearchProblem:
                     f"evaluation {entry.number} of the journal is another network in this space now; "
                     "the space was changed since: give another name="
                 )
+            self._any_allowed = True
             self._device_costs[key] = {name: cost for name, cost in entry.costs.items() if name not in COUNTED}
 
     def _find_key(self, picks: Picks) -> str | None:
@@ -104,11 +109,26 @@ class SearchProblem:
             # What is counted first: a network that it refuses need not be measured.
             if self._counted_limits and not within(_count(network), self._counted_limits):
                 return None
-            if not isinstance(self.device, NoDevice) and not within(self.cost(picks), self.limits):
-                return None
-            return network.key()
-        except (Infeasible, DoesNotFit):
+            return network.key() if self._device_allows(picks) else None
+        except Infeasible:
             return None
+
+    def _device_allows(self, picks: Picks) -> bool:
+        """Whether the device can run the network, and within the limits."""
+        if isinstance(self.device, NoDevice):
+            return True
+        try:
+            allowed = within(self.cost(picks), self.limits)
+        except DoesNotFit:
+            allowed = False
+        self._any_allowed |= allowed
+        if not self._any_allowed and self._device_seconds > PATIENCE:
+            limits = ", ".join(f"limits.{name}={limit:g}" for name, limit in self.limits.items())
+            raise InputError(
+                f"none of the first {len(self._device_costs)} networks that the device was asked about fits it"
+                + (f" within {limits}" if limits else "")
+            )
+        return allowed
 
     def _find_cost(self, picks: Picks) -> Mapping[str, float]:
         network = self.network(picks)
@@ -119,10 +139,12 @@ class SearchProblem:
             return {}
         key = network.key()
         if key not in self._device_costs:
+            start = time.monotonic()
             try:
                 self._device_costs[key] = _checked(self.device.costs(network))
             except DoesNotFit:
                 self._device_costs[key] = None
+            self._device_seconds += time.monotonic() - start
         costs = self._device_costs[key]
         if costs is None:
             raise DoesNotFit(f"the device cannot run network {key}")

@@ -205,14 +205,15 @@ def _conclude(run: _Run, exhausted: bool) -> int:
 def _best_table(run: _Run, best: Sequence[Entry]) -> Table:
     others = [name for name in run.objective.drawn if name not in ("macs", "params")]
     table = Table(title="best networks", title_justify="left")
-    for heading in ("reward", "accuracy", "MACs (FLOPs)", "params", *map(cost_title, others)):
+    compute = "MACs" if others else "MACs (FLOPs)"  # 80 columns do not hold it all
+    for heading in ("reward", "accuracy", compute, "params", *map(cost_title, others)):
         table.add_column(heading, no_wrap=True)
     table.add_column("differs from the best in", overflow="fold")
     for entry in best:
         table.add_row(
             f"{entry.reward:.4f}",
             f"{entry.accuracy:.4f}",
-            macs_text(entry.costs["macs"]),
+            cost_short("macs", entry.costs["macs"]) if others else macs_text(entry.costs["macs"]),
             f"{entry.costs['params'] / 1e6:.2f}M",
             *(cost_short(name, entry.costs[name]) for name in others),
             differences(run.problem.decisions, best[0].picks, entry.picks),

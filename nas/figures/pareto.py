@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,9 +23,9 @@ _AXES = {
     "macs": "MACs (multiply-adds) of one image",
     "params": "Parameters",
     "activations": "Activations of one image",
-    "latency": "Latency of one image",
-    "throughput": "Throughput: images per second, better to the right",
-}  # by the name up to its first underscore
+    "latency": "Latency of one image, ms",
+    "throughput": "Throughput, images/s (better to the right)",
+}  # by the name up to its first underscore; ticks are numbers
 
 
 def pareto_figure(
@@ -71,7 +72,10 @@ def draw_pareto(
             [*x, end], [*y, y[-1]], drawstyle="steps-post", color=GREEN, linewidth=1.8, label="Pareto front", zorder=2.2
         )
     if len(objective.front) > 1 and cost in objective.front:
-        members, label = pareto_front(entries, objective.front), f"front of {len(objective.front)} costs"
+        members, label = (
+            pareto_front(entries, objective.front),
+            "front of both" if len(objective.front) == 2 else "front of all",
+        )
         axes.plot(
             *points(members), marker="o", markersize=6.5, color=GREEN, markerfacecolor="none", markeredgewidth=1.3,
             linestyle="none", label=label, zorder=2.4,
@@ -129,7 +133,7 @@ def _cost_axis(axes: Axes, cost: str, values: Sequence[float]) -> None:
     if high > 3 * low > 0:
         axes.set_xscale("log")
         decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        digits = (1, 2, 5) if high / low < 300 else (1,)
+        digits = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 12 else (1, 2, 5) if high / low < 300 else (1,)
         axes.xaxis.set_major_locator(FixedLocator([digit * 10.0**decade for decade in decades for digit in digits]))
         axes.xaxis.set_minor_locator(NullLocator())
         room = (high / low) ** 0.05
@@ -138,7 +142,13 @@ def _cost_axis(axes: Axes, cost: str, values: Sequence[float]) -> None:
         room = 0.06 * (high - low) or 0.1 * high
         axes.set_xlim(max(low - room, 0.0), high + room)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: cost_short(cost, value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(cost, value)))
     kind, _, rest = cost.partition("_")
     label = _AXES.get(kind, cost_title(cost).capitalize()) + (f" ({rest})" if rest and kind in _AXES else "")
     axes.set_xlabel(label + (", logarithmic" if axes.get_xscale() == "log" else ""))
+
+
+def _tick(cost: str, value: float) -> str:
+    """`400M`, `1.5M`, `20,000`, `12.5`: without unit, and without zeros at the end of a fraction."""
+    text = cost_short(cost, value).split()[0]
+    return re.sub(r"\.?0+(?=[kMG]?$)", "", text) if "." in text else text
