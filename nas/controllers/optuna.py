@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from convnets.errors import InputError
 from nas.controller import Problem, Result, novel, outwards
+from nas.costs import higher_is_better
 from search_spaces.space import Picks
 
 # Where the sampler's draw is no new network, mutants of it. Drawing again was no better for TPE (medians of 4 seeds
@@ -93,8 +94,7 @@ class Optuna:
             decision.name: (IntDistribution(0, count - 1) if ordered else _Unordered(range(count)))
             for decision, count in ((decision, len(decision.choices)) for decision in problem.decisions)
         }
-        better = [StudyDirection.MAXIMIZE]
-        better += [_better(cost) for cost in problem.front]
+        better = [StudyDirection.MAXIMIZE, *map(_better, problem.front)]
         self.storage = InMemoryStorage()
         self.study = optuna.create_study(storage=self.storage, study_name=STUDY, directions=better)
         self.told: set[str | None] = set()
@@ -178,7 +178,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _better(cost: str) -> StudyDirection:
-    return StudyDirection.MAXIMIZE if cost.startswith("throughput") else StudyDirection.MINIMIZE
+    return StudyDirection.MAXIMIZE if higher_is_better(cost) else StudyDirection.MINIMIZE
 
 
 def _find(name: str) -> Callable[..., BaseSampler]:
