@@ -22,23 +22,24 @@ ATTEMPTS = 1000  # proposals looked at before novel() walks the space
 class Evolution:
     """A population of the latest `population` results; each parent is the best of `sample` drawn from it."""
 
-    def __init__(self, problem: Problem, seed: int, population: int = 20, sample: int = 10) -> None:
-        """`population` and `sample` are counts from 1. The paper: 100 and 25, for 20,000 evaluations."""
+    def __init__(self, problem: Problem, seed: int, population: int = 30, sample: int = 30, start: int = 10) -> None:
+        """Counts from 1. The paper: 100, 25 and 100, for 20,000 evaluations; docs/adr/0008-evolution-settings.md."""
         check_whole("controller.population", population)
         check_whole("controller.sample", sample)
+        check_whole("controller.start", start)
         self.problem = problem
         self.seed = seed
         self.sample = sample
-        self.size = population
+        self.start = min(start, population)
         self.population: deque[tuple[float, Picks]] = deque(maxlen=population)  # the oldest falls out on the left
         self.told: set[str | None] = set()
 
     def ask(self, number: int, in_flight: Collection[Picks]) -> Picks | None:
-        """Random networks until the population is full, or will be; then a mutated copy of a tournament's winner."""
+        """Random networks until `start` are members, or will be; then a mutated copy of a tournament's winner."""
         rng = np.random.default_rng((self.seed, number))
         decisions = self.problem.decisions
         proposals: Iterable[Picks]
-        if not self.population or len(self.population) + len(in_flight) < self.size:
+        if not self.population or len(self.population) + len(in_flight) < self.start:
             proposals = (space.sample(decisions, rng) for _ in range(ATTEMPTS))
         else:
             proposals = outwards(decisions, self._parent(rng), rng, ATTEMPTS)
