@@ -307,7 +307,13 @@ def test_every_file_shows_every_setting_at_its_default(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("make", "setting"),
-    [(Evolution, {"population": 0}), (Evolution, {"sample": 0}), (Evolution, {"start": 0}), (RL, {"batch": 0}), (RL, {"epochs": 0})],
+    [
+        (Evolution, {"population": 0}),
+        (Evolution, {"sample": 0}),
+        (Evolution, {"start": 0}),
+        (RL, {"batch": 0}),
+        (RL, {"epochs": 0}),
+    ],
 )
 def test_wrong_settings_are_named(make: Make, setting: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(setting))):
