@@ -9,7 +9,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from nas.reward import absolute, mnas_hard, mnas_soft, on_macs
+from nas.reward import absolute, mnas_hard, mnas_soft, on_macs, on_targets
 
 CONF = Path(__file__).parents[1] / "conf" / "reward"
 
@@ -57,3 +57,32 @@ def test_every_file_configures_its_function_with_the_defaults(function: Any) -> 
     configured = instantiate(OmegaConf.load(CONF / f"{function.__name__}.yaml"))
     assert configured.func is function
     assert configured(0.8, 800e6, 400e6) == function(0.8, 800e6, 400e6)
+
+
+# Each target doubles what a term asks: macs 800e6 of 400e6, latency 0.02 s of 0.01 s, 500 images/s of 1000.
+COSTS = {"macs": 800e6, "params": 5e6, "latency": 0.02, "throughput": 500.0}
+TARGETS = {"macs": 400e6, "latency": 0.01, "throughput": 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("reward", "names", "expected"),
+    [
+        (mnas_soft, ["latency"], 0.7621),
+        (mnas_soft, ["throughput"], 0.7621),  # half the images per second is twice the seconds per image
+        (mnas_soft, ["macs", "throughput"], 0.7260),  # 0.8 * 2 ** -0.14
+        (mnas_soft, ["macs", "latency", "throughput"], 0.6916),  # 0.8 * 2 ** -0.21
+        (mnas_hard, ["macs", "latency"], 0.2),
+        (absolute, ["macs", "throughput"], 0.6),  # 0.1 off for each
+        (absolute, [], 0.8),
+    ],
+)
+def test_several_targets_are_taken_one_after_the_other(reward: Any, names: list[str], expected: float) -> None:
+    reward_of = on_targets(reward, {name: TARGETS[name] for name in names})
+    assert reward_of(0.8, COSTS) == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize("reward", [mnas_soft, mnas_hard, absolute])
+def test_more_throughput_than_asked_is_never_worse_than_less(reward: Any) -> None:
+    reward_of = on_targets(reward, {"throughput": 1000.0})
+    assert reward_of(0.8, {"throughput": 1000.0}) == pytest.approx(0.8)
+    assert reward_of(0.8, {"throughput": 1250.0}) > reward_of(0.8, {"throughput": 500.0})
