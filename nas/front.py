@@ -76,4 +76,10 @@ def _volume(points: npt.NDArray[np.float64]) -> float:
     widths = np.diff(points[:, 0], append=1.0)
     if points.shape[1] == 2:
         return float(widths @ (1.0 - np.minimum.accumulate(points[:, 1])))
-    return sum(float(width) * _volume(points[:end, 1:]) for end, width in enumerate(widths, start=1) if width > 0)
+    total, volume, slice_ = 0.0, 0.0, points[:0, 1:]
+    for point, width in zip(points[:, 1:], widths, strict=True):
+        if not (slice_ <= point).all(1).any():  # else the slice is that of the points before
+            slice_ = np.vstack([slice_[~(point <= slice_).all(1)], point])
+            volume = _volume(slice_)
+        total += float(width) * volume
+    return total

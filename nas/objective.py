@@ -37,7 +37,7 @@ class Objective:
             if name not in given:
                 raise InputError(
                     f"{setting}: no network has that cost with device={device}, only {', '.join(given)}; "
-                    "device=here (cpu, cuda) measures latency and throughput, accel_nasbench predicts them, custom is yours"
+                    "device=here (cpu, cuda) measures latency and throughput, device=accel_nasbench predicts them"
                 )
         extra = [name for name in given if name not in COUNTED]
         if extra and not set(extra) & set(named):
