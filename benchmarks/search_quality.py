@@ -43,6 +43,7 @@ from benchmarks.published_problems import Published, best_known, published
 from benchmarks.search_quality_figure import figure
 from benchmarks.searchers import ENTRANTS, seed_global_generators
 from conf.run_folder import provenance
+from convnets.errors import InputError
 from nas.controller import Result
 from nas.evaluators.published import with_noise
 from nas.figures.style import png
@@ -162,10 +163,16 @@ def main() -> None:
     options = {**DEFAULTS, **dict(argument.split("=", 1) for argument in sys.argv[1:])}
     if unknown := sorted(set(options) - set(DEFAULTS)):
         sys.exit(f"{unknown[0]}: no such option; allowed: {', '.join(DEFAULTS)}")
+    for option, allowed in (("only", list(ENTRANTS)), ("problems", ["imagenet", "macro"])):
+        if wrong := sorted(set(options[option].split(",")) - set(allowed)):
+            sys.exit(f"{option}={wrong[0]}: it must be of {', '.join(allowed)}")
     out, in_flight = Path(options["out"]), int(options["in_flight"])
     paths = {name.removeprefix("path."): path for name, path in options.items() if name.startswith("path.")}
     os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
-    problems = {name: one for name, one in published(paths).items() if name in options["problems"].split(",")}
+    try:
+        problems = {name: one for name, one in published(paths).items() if name in options["problems"].split(",")}
+    except InputError as error:
+        sys.exit(str(error))
     known = {}
     for name, one in problems.items():
         known[name], picks = best_known(name, one, out)
