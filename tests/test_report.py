@@ -27,7 +27,7 @@ from nas.loop import best_of
 from nas.objective import Objective
 from nas.problem import SearchProblem
 from nas.report import main, report
-from nas.reward import RewardOf, absolute, mnas_hard, mnas_soft, on_macs
+from nas.reward import RewardOf, absolute, mnas_hard, mnas_soft, on_macs, on_targets
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Decision, sample
 
@@ -310,3 +310,50 @@ def test_a_journal_of_another_space_and_a_strange_config_are_refused(tmp_path: P
     (folder / "config.yaml").write_text("- a list")
     with pytest.raises(InputError, match="has no space"):
         main([str(folder)])
+
+
+# --- costs besides MACs ----------------------------------------------------------------------------------------------
+
+
+def with_costs(entries: list[Entry], reward: RewardOf) -> list[Entry]:
+    """The entries with a latency and a throughput that go with their MACs."""
+    rows = []
+    for entry in entries:
+        macs = entry.costs["macs"]
+        costs = {**entry.costs, "latency": macs / 2e10, "throughput_a100": 2e12 / macs}
+        rows.append(
+            replace(entry, costs=costs, reward=None if entry.accuracy is None else reward(entry.accuracy, costs))
+        )
+    return rows
+
+
+@pytest.mark.parametrize("reward", [mnas_soft, mnas_hard, absolute])
+@pytest.mark.parametrize("cost", ["macs", "params", "latency", "throughput_a100"])
+def test_accuracy_against_any_cost_is_drawn_with_what_it_is_for(cost: str, reward: Any) -> None:
+    targets = {"macs": TARGET, "params": 4e6, "latency": 0.02, "throughput_a100": 5000.0}
+    objective = Objective({cost: targets[cost]}, {"latency": 0.03}, ("throughput_a100", "macs"))
+    reward_of = on_targets(reward, objective.targets)
+    entries = with_costs(made_up(60), reward_of)
+    drawn = svg(pareto_figure(entries, cost, objective, reward_of, best_of(entries)), "label")
+    ET.fromstring(drawn.replace("xlink:href", "href"))
+    said = {
+        "macs": "target 400M",
+        "params": "target 4M",
+        "latency": "target 20 ms",
+        "throughput_a100": "5,000 images/s",
+    }
+    assert said[cost] in drawn and ("limit 30 ms" in drawn) == (cost == "latency")
+    assert ("better to the right" in drawn) == (cost == "throughput_a100") == ("a100" in drawn)
+    assert ("front of both" in drawn) == (cost in objective.front)
+
+
+def test_the_page_of_a_front_has_a_panel_for_each_cost_and_the_front_as_a_table() -> None:
+    objective = Objective({}, {"latency": 0.03}, ("throughput_a100", "params"))
+    reward_of = on_targets(mnas_soft, {})
+    entries = with_costs(made_up(60), reward_of)
+    text = text_of(page_of(entries, SearchProblem(MnasNet(), reward_of), objective=objective))
+    for title in ("throughput a100", "parameters", "latency"):
+        assert f"Accuracy against {title} " in text
+    front = pareto_front(entries, objective.front)
+    assert f"The Pareto front {len(front)} network" in text and all(entry.key in text for entry in front)
+    assert "equal reward" not in text and "best reward" in text

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
-from nas.costs import cost_short, cost_title, higher_is_better
+from nas.costs import cost_short, cost_title, cost_unit, higher_is_better
 from nas.figures.scatter import dots, frame, legend_below, say_nothing_yet
 from nas.figures.style import GREEN, INK, PAPER, PURPLE, RASTERISED_ABOVE, RED, styled
 from nas.front import pareto_front
@@ -60,10 +60,9 @@ def draw_pareto(
     frame(axes, points(complete)[1], points(stopped)[1], fractions=True)
     for text, value in marks.items():
         axes.axvline(value, color=INK, linewidth=1.1, linestyle=(0, (5, 3)) if text == "target" else "-", zorder=2.3)
-        axes.annotate(
-            f" {text} {cost_short(cost, value)}", (value, 1.0), xycoords=("data", "axes fraction"), va="bottom",
-            ha="center", fontsize=8.5,
-        )  # fmt: skip
+        told = f" {text} {_tick(cost, value)} {cost_unit(cost)[1]}".rstrip()
+        place = (value, 1.0)
+        axes.annotate(told, place, xycoords=("data", "axes fraction"), va="bottom", ha="center", fontsize=8.5)
     front = pareto_front(entries, [cost])
     if front:
         x, y = points(front)
