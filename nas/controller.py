@@ -52,6 +52,7 @@ class Result:
     picks: Picks
     accuracy: float | None  # fraction in [0, 1]; None: the evaluation failed
     reward: float | None  # higher is better; None: the evaluation failed
+    stopped: bool = False  # early, by successive halving: accuracy and reward are those of fewer epochs
 
 
 class Controller(Protocol):

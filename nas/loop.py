@@ -142,7 +142,7 @@ class Search:
         return reward
 
     def _tell(self, entry: Entry) -> None:
-        self.controller.tell(Result(entry.number, entry.picks, entry.accuracy, entry.reward))
+        self.controller.tell(Result(entry.number, entry.picks, entry.accuracy, entry.reward, entry.stopped))
 
 
 class RunSearch(Protocol):

@@ -145,7 +145,7 @@ def _folds(picks: Integers) -> Integers:
 
 
 def _quality(targets: Floats, predicted: Floats) -> Quality:
-    from scipy.stats import kendalltau  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau
 
     residual, spread = targets - predicted, targets - targets.mean()
     return Quality(

@@ -1,0 +1,239 @@
+"""Bayesian optimisation of accuracy under costs that are known exactly.
+
+Jones, Schonlau and Welch, "Efficient Global Optimization of Expensive Black-Box Functions", J. Global Optim. 13, 1998
+(expected improvement); White, Neiswanger and Savani, "BANANAS", arXiv 1910.11858 (for architectures: candidates are
+mutants of the best so far); Ginsbourger, Le Riche and Carraro, "Kriging is well-suited to parallelize optimization",
+2010 (what is in flight is believed to come out as predicted).
+
+Only the accuracy is modelled; the reward follows from it, for the costs of every candidate are known. For a front, the
+expected improvement is taken over many limits of cost at once, against the best network within each: as costs are no
+random variables, that is the expected hypervolume improvement (Emmerich, 2005) by Monte Carlo, for any number of costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from convnets.checks import check_whole
+from nas.controller import Problem, Result, novel, outwards
+from nas.controllers.gaussian_process import Array, GaussianProcess, Inputs
+from nas.costs import to_minimise
+from search_spaces.space import Decision, Picks, crossover, mutate, sample
+
+ATTEMPTS = 1000  # proposals looked at before novel() walks the space
+PARENTS = 8  # of the best networks have mutants and crossovers among the candidates,
+LARGEST_STEP = 3  # the mutants in up to so many decisions
+CLIMB = 12  # single exchanges from the best candidate, at most
+REFIT = 1.1  # hyperparameters are fitted anew when there are so many times the results they were last fitted to,
+FITTED_TO = 300  # and to at most so many of them
+LIMITS_OF_COST = 64  # over which a front's improvement is averaged
+LEAST_ERROR = 1e-4  # no network is believed to be better, so that logarithms exist
+
+
+class Bayesian:
+    """The network whose reward is expected to improve most on the best, by a Gaussian process of the log error.
+
+    Its model is a function of the results told, in their order; nothing else is kept.
+    """
+
+    multi_objective = True
+
+    def __init__(self, problem: Problem, seed: int, start: int = 5, candidates: int = 240) -> None:
+        """The settings are explained in conf/controller/bayesian.yaml."""
+        check_whole("controller.start", start, least=2)
+        check_whole("controller.candidates", candidates)
+        self.problem = problem
+        self.seed = seed
+        self.start = start
+        self.candidates = candidates
+        self.told: set[str | None] = set()
+        self.results: list[Result] = []
+        self._known = 0  # results with an accuracy
+        self._hyperparameters = lru_cache(maxsize=4)(self._fit)
+        self._threads = ThreadpoolController()
+
+    def tell(self, result: Result) -> None:
+        """Remember it; nothing is computed before it is needed."""
+        self.told.add(self.problem.key(result.picks))
+        self.results.append(result)
+        self._known += result.accuracy is not None
+
+    def ask(self, number: int, in_flight: Collection[Picks]) -> Picks | None:
+        """Random networks first; then the candidate of the largest expected improvement."""
+        rng = np.random.default_rng((self.seed, number))
+        decisions = self.problem.decisions
+        if self._known < self.start or all(len(decision.choices) == 1 for decision in decisions):
+            drawn = (sample(decisions, rng) for _ in range(ATTEMPTS))
+            return novel(self.problem, drawn, self.told, in_flight)
+        # One thread: sums on several depend on their number, and a search must go on the same on another machine.
+        with self._threads.limit(limits=1):
+            ranked = _Acquisition(self, list(in_flight), rng).ranked()
+        last = ranked[-1] if ranked else self.results[-1].picks
+        return novel(self.problem, [*ranked, *outwards(decisions, last, rng, ATTEMPTS)], self.told, in_flight)
+
+    def log_errors(self, count: int) -> Array:
+        """Of the first `count` results: [count]. Those that failed count as the worst of them.
+
+        Errors of networks shrink by factors, not by differences; and where many are hopeless, the logarithm keeps
+        them from swaying the model where it matters.
+        """
+        accuracies = [result.accuracy for result in self.results[:count]]
+        worst = min(accuracy for accuracy in accuracies if accuracy is not None)
+        return np.log([max(1 - (worst if accuracy is None else accuracy), LEAST_ERROR) for accuracy in accuracies])
+
+    def known(self, picks: Sequence[Picks], stopped: Sequence[bool] = ()) -> Array:
+        """[n, costs + 1]: log costs, and 1 for an evaluation that was stopped early, whose error is larger for that."""
+        logs = np.log([[max(cost, 1e-12) for cost in self.problem.cost(each).values()] for each in picks])
+        return np.hstack([logs, np.reshape(stopped or [False] * len(picks), (-1, 1))])
+
+    def hyperparameters(self) -> Array:
+        """Fitted to the results of the last of the counts start, 1.1 start, ... that has been reached."""
+        count = self.start
+        while (following := max(count + 1, int(REFIT * count))) <= len(self.results):
+            count = following
+        return self._hyperparameters(max(count, self._first_known()))
+
+    def _first_known(self) -> int:
+        """How many results it took to have `start` accuracies; failures may come first."""
+        known = (place for place, result in enumerate(self.results, 1) if result.accuracy is not None)
+        return next(islice(known, self.start - 1, None))
+
+    def _fit(self, count: int) -> Array:
+        results, log_errors = self.results[:count], self.log_errors(count)
+        if count > FITTED_TO:
+            chosen = np.random.default_rng((self.seed, count)).choice(count, FITTED_TO, replace=False)
+            results, log_errors = [results[place] for place in chosen], log_errors[chosen]
+        picks = [result.picks for result in results]
+        known = self.known(picks, [result.stopped for result in results])
+        process = GaussianProcess(self.problem.decisions, known.shape[1])
+        return process.fit(process.inputs(picks, _standard(known, known)), _standard(log_errors, log_errors))
+
+
+class _Acquisition:
+    """The expected improvement of candidates, for one ask."""
+
+    def __init__(self, controller: Bayesian, in_flight: list[Picks], rng: np.random.Generator) -> None:
+        self.controller = controller
+        self.problem = controller.problem
+        self.rng = rng
+        self.busy = controller.told | {self.problem.key(picks) for picks in in_flight}
+        self.hyper = controller.hyperparameters()
+        told = [result.picks for result in controller.results]
+        stopped = [result.stopped for result in controller.results]
+        log_errors = controller.log_errors(len(told))
+        deviation = log_errors.std()
+        self.scale = log_errors.mean(), deviation if deviation > 1e-6 else 1.0
+        self.known = controller.known(told, stopped)
+        self.process = GaussianProcess(self.problem.decisions, self.known.shape[1])
+        observed = _standard(log_errors, log_errors)
+        self.posterior = self.process.condition(self.hyper, self._inputs(told, stopped), observed)
+        if in_flight:  # believed: the mean stays as it is, the uncertainty around them shrinks
+            believed, _ = self.process.predict(self.hyper, self.posterior, self._inputs(in_flight))
+            given = self._inputs(told + in_flight, stopped + [False] * len(in_flight))
+            self.posterior = self.process.condition(self.hyper, given, np.concatenate([observed, believed]))
+        self._rank_told(told)
+        self.gain: dict[Picks, float] = {}
+
+    def _inputs(self, picks: Sequence[Picks], stopped: Sequence[bool] = ()) -> Inputs:
+        return self.process.inputs(picks, _standard(self.controller.known(picks, stopped), self.known))
+
+    def _rank_told(self, told: list[Picks]) -> None:
+        """What a candidate has to beat, and the parents: by what is believed of those told, not by noisy results."""
+        believed, _ = self.process.predict(self.hyper, self.posterior, self._inputs(told))
+        accuracies = self._accuracy(believed)
+        if not self.problem.front:
+            rewards = np.array([self.problem.reward(p, a) for p, a in zip(told, accuracies.tolist(), strict=True)])
+            self.best = rewards.max()
+            self.parents = [told[place] for place in np.argsort(-rewards, kind="stable")[:PARENTS]]
+            return
+        costs = self._front_costs(told)
+        low, high = costs.min(0), costs.max(0)
+        self.limits = low + (high - low) * self.rng.random((LIMITS_OF_COST, costs.shape[1]))
+        within = (costs <= self.limits[:, None]).all(2)  # [limits, told]
+        reached = np.where(within, accuracies, -np.inf)
+        self.rivals = np.where(within.any(1), reached.max(1), accuracies.min())  # the best within each limit
+        winners = dict.fromkeys(reached[within.any(1)].argmax(1).tolist())
+        self.parents = [told[place] for place in winners] or told[:PARENTS]
+
+    def _accuracy(self, believed: Array) -> Array:
+        return np.asarray(1 - np.exp(self.scale[0] + self.scale[1] * believed))
+
+    def _front_costs(self, picks: Sequence[Picks]) -> Array:
+        """[n, costs of the front], logarithms, better when lower."""
+        costs = (self.problem.cost(each) for each in picks)
+        return np.log([[max(to_minimise(name, cost[name]), 1e-12) for name in self.problem.front] for cost in costs])
+
+    def ranked(self) -> list[Picks]:
+        """Mutants and crossovers of the best networks and random ones, then a climb from the best of those."""
+        decisions, rng, parents = self.problem.decisions, self.rng, self.parents
+        third = max(1, self.controller.candidates // 3)
+        pool = [sample(decisions, rng) for _ in range(third)]
+        for place in range(third):
+            mutant = parents[place % len(parents)]
+            for _ in range(rng.integers(1, LARGEST_STEP + 1)):
+                mutant = mutate(decisions, mutant, rng)
+            pool.append(mutant)
+        for one, other in rng.integers(len(parents), size=(third, 2)):
+            pool.append(crossover(parents[one], parents[other], rng))
+        self._weigh(pool)
+        climbed: Picks | None = None
+        for _ in range(CLIMB):
+            top = max(self.gain, key=self.gain.__getitem__, default=None)
+            if top is None or top == climbed:
+                break
+            self._weigh(_neighbours(decisions, top))
+            climbed = top
+        return sorted(self.gain, key=self.gain.__getitem__, reverse=True)
+
+    def _weigh(self, pool: Sequence[Picks]) -> None:
+        """Note the gain of those in the pool that are new networks."""
+        new = [each for each in dict.fromkeys(pool) if each not in self.gain]
+        new = [each for each in new if (key := self.problem.key(each)) is not None and key not in self.busy]
+        if not new:
+            return
+        mean, deviation = self.process.predict(self.hyper, self.posterior, self._inputs(new))
+        expected = self._accuracy(mean)
+        # The log error's deviation as one of accuracy, in the direction that matters: upwards.
+        spread = self._accuracy(mean - deviation) - expected
+        if self.problem.front:
+            within = (self._front_costs(new)[:, None] <= self.limits).all(2)  # [new, limits]
+            gains = _log_improvement(expected[:, None], spread[:, None], self.rivals)
+            gain = np.logaddexp.reduce(np.where(within, gains, -1e300), axis=1)
+        else:
+            above = [self.problem.reward(p, a) for p, a in zip(new, (expected + spread).tolist(), strict=True)]
+            rewards = np.array([self.problem.reward(p, a) for p, a in zip(new, expected.tolist(), strict=True)])
+            gain = _log_improvement(rewards, np.array(above) - rewards, self.best)
+        self.gain.update(zip(new, gain.tolist(), strict=True))
+
+
+def _neighbours(decisions: Sequence[Decision], picks: Picks) -> list[Picks]:
+    """All that differ in one decision."""
+    return [
+        (*picks[:place], choice, *picks[place + 1 :])
+        for place, decision in enumerate(decisions)
+        for choice in range(len(decision.choices))
+        if choice != picks[place]
+    ]
+
+
+def _log_improvement(mean: Array, deviation: Array, best: float | Array) -> Array:
+    """log E[max(x - best, 0)] of x ~ N(mean, deviation^2); logarithms, as far candidates have to be ranked too."""
+    deviation = np.maximum(deviation, 1e-12)
+    z = (mean - best) / deviation
+    near = np.maximum(z, -5.0)
+    density = np.exp(-0.5 * near**2) / np.sqrt(2 * np.pi)
+    # Beyond -5 deviations the difference of two tiny numbers is taken from its expansion, density / z^2.
+    far = -0.5 * z**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(np.maximum(-z, 5.0))
+    return np.asarray(np.log(deviation) + np.where(z > -5, np.log(near * ndtr(near) + density), far))
+
+
+def _standard(values: Array, like: Array) -> Array:
+    """Values on the scale on which `like` has mean 0 and standard deviation 1; one that never varied keeps its unit."""
+    deviation = like.std(0)
+    return np.asarray((values - like.mean(0)) / np.where(deviation > 1e-6, deviation, 1.0))
