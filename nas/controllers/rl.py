@@ -1,8 +1,10 @@
-"""A recurrent policy, trained by proximal policy optimisation.
+"""A recurrent policy, trained by proximal policy optimisation and towards the best results so far.
 
 The controller of NASNet and MnasNet: an LSTM writes down one decision after the other, each seeing those before it
 (Zoph and Le, arXiv 1611.01578; Zoph et al., arXiv 1707.07012; Tan et al., arXiv 1807.11626), and learns from rewards
-by PPO's clipped objective (Schulman et al., arXiv 1707.06347, equation 7) against a moving-average baseline.
+by PPO's clipped objective (Schulman et al., arXiv 1707.06347, equation 7) against a moving-average baseline. That alone
+forgets each result after one update and needs thousands, so each update also raises the likelihood of the best results
+told (priority queue training: Abolafia et al., arXiv 1801.03526). The evidence: docs/adr/0007-rl-settings.md.
 """
 
 from __future__ import annotations
@@ -65,11 +67,13 @@ class RL:
         self,
         problem: Problem,
         seed: int,
-        batch: int = 10,
+        batch: int = 5,
         epochs: int = 5,
+        queue: int = 5,
+        policy_gradient: float = 0.3,
         learning_rate: float = 3.5e-3,
         clip: float = 0.2,
-        entropy: float = 3e-2,
+        entropy: float = 0.2,
         baseline_decay: float = 0.95,
         hidden: int = 100,
         embedding: int = 32,
@@ -77,6 +81,8 @@ class RL:
         """The settings are explained in conf/controller/rl.yaml."""
         for name, whole in (("batch", batch), ("epochs", epochs), ("hidden", hidden), ("embedding", embedding)):
             check_whole(f"controller.{name}", whole)
+        check_whole("controller.queue", queue, least=0)
+        check_number("controller.policy_gradient", policy_gradient, least=0)
         check_number("controller.learning_rate", learning_rate, above=0)
         check_number("controller.clip", clip, above=0, below=1)
         check_number("controller.entropy", entropy, least=0)
@@ -85,6 +91,8 @@ class RL:
         self.seed = seed
         self.batch = batch
         self.epochs = epochs
+        self.size = queue
+        self.policy_gradient = policy_gradient
         self.clip = clip
         self.entropy = entropy
         self.decay = baseline_decay
@@ -94,6 +102,7 @@ class RL:
         self.baseline: float | None = None
         self.worst: float | None = None
         self.told: set[str | None] = set()
+        self.queue: list[tuple[float, Picks]] = []  # the best results told, the best first
         self.pending: list[tuple[Picks, float | None]] = []
 
     def ask(self, number: int, in_flight: Collection[Picks]) -> Picks | None:
@@ -115,6 +124,8 @@ class RL:
         self.told.add(self.problem.key(result.picks))
         if result.reward is not None:
             self.worst = result.reward if self.worst is None else min(self.worst, result.reward)
+            ranked = sorted([(result.reward, result.picks), *self.queue], key=lambda member: -member[0])
+            self.queue = ranked[: self.size]  # of equals the latest, as sorting is stable: a plateau is wandered over
         self.pending.append((result.picks, result.reward))
         if len(self.pending) == self.batch:
             if self.worst is not None:
@@ -124,9 +135,11 @@ class RL:
             self.pending = []
 
     def _learn(self, picks: Tensor, rewards: Tensor) -> None:
-        """Several epochs of PPO's clipped objective over one batch; each decision is an action, sharing the reward.
+        """Several epochs over one batch and the queue.
 
-        The old policy is the one at the start of the update, not those that proposed: they are not in the journal.
+        The batch is for PPO's clipped objective; each decision is an action, sharing the reward. The old policy is the
+        one at the start of the update, not those that proposed: they are not in the journal. The queue adds the mean
+        log-likelihood of its members.
         """
         if self.baseline is None:
             self.baseline = float(rewards.mean())
@@ -134,15 +147,19 @@ class RL:
         advantage /= advantage.square().mean().sqrt() + 1e-6  # so that settings fit whatever the scale of rewards
         for reward in rewards.tolist():
             self.baseline = self.decay * self.baseline + (1 - self.decay) * reward
+        if self.queue:
+            picks = torch.cat([picks, torch.tensor([best for _, best in self.queue])])
         old = None
         for _ in range(self.epochs):
             log_p = self.policy(picks)
-            chosen = log_p.gather(2, picks[:, :, None])[:, :, 0]
+            chosen, queued = log_p.gather(2, picks[:, :, None])[:, :, 0].tensor_split([len(rewards)])
             old = chosen.detach() if old is None else old
             ratio = (chosen - old).exp()
             gain = torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
             entropy = -(log_p.exp() * log_p.clamp(min=-1e3)).sum(dim=2)  # -inf * 0 would be NaN for absent choices
-            loss = -(gain + self.entropy * entropy).sum(dim=1).mean()
+            loss = -self.policy_gradient * gain.sum(dim=1).mean() - self.entropy * entropy.sum(dim=1).mean()
+            if self.queue:
+                loss = loss - queued.sum(dim=1).mean()
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
