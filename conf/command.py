@@ -89,7 +89,7 @@ def configuration(
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise InputError(one_line(error)) from None
     for group in _GROUPS:
-        if group in config and not (OmegaConf.is_dict(config[group]) and "_target_" in config[group]):
+        if group in config and group not in _SETTINGS and not (OmegaConf.is_dict(config[group]) and "_target_" in config[group]):
             raise InputError(f"{group}={choices.get(group)}: its YAML has no _target_")
     for group in choices:
         if choices[group] == "custom":  # the user's own, known by its dotted path
@@ -167,7 +167,8 @@ def _check_keys(name: str, overrides: Sequence[str]) -> None:
         key = str(override.key_or_group).split(".")[0].split("@")[0]
         if override.is_delete() or key == "hydra":
             raise InputError(f"{text}: options can be set, not deleted, and Hydra's own are not for setting")
-        if override.key_or_group in _GROUPS and not isinstance(override.value(), str):
+        named = isinstance(override.value(), str) or (key in _SETTINGS and override.value() is None)
+        if override.key_or_group in _GROUPS and not named:
             raise InputError(f"{text}: it must name one {key} of {', '.join(_options(key))}")
         if key not in allowed:
             near = difflib.get_close_matches(key, allowed, n=1)
@@ -196,6 +197,7 @@ def _as_text(override: str) -> str:
     return re.sub(r"^name=(?!null$)([\w.-]+)$", r"name='\1'", override)
 
 
+_SETTINGS = ("experiment",)  # groups whose YAML sets options anywhere, and constructs nothing
 _GROUPS = sorted(folder.name for folder in CONFIG_FOLDER.iterdir() if any(folder.glob("*.yaml")))
 
 

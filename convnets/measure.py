@@ -81,6 +81,8 @@ def latency(
 class ThisMachine:
     """The device model that measures: "latency", seconds per image, and "throughput", images per second."""
 
+    measures = True
+
     def __init__(
         self,
         kind: str | None = None,

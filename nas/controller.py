@@ -27,6 +27,11 @@ class Problem(Protocol):
         ...
 
     @property
+    def measured(self) -> bool:
+        """Whether learning what an unknown network costs takes a second or so: look at few for each proposal then."""
+        ...
+
+    @property
     def decisions(self) -> tuple[Decision, ...]:
         """The named choices that make up a proposal."""
         ...

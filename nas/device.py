@@ -11,7 +11,8 @@ from convnets.network import Network
 class DeviceModel(Protocol):
     """Gives costs such as "latency" (seconds per image) or "throughput" (images per second).
 
-    It works in the command's own process, is asked once for each network, and need not give the same twice.
+    It works in the command's own process, is asked once for each network, and need not give the same twice. One that
+    takes longer than some milliseconds for that has the class attribute `measures = True`: it is asked less then.
     """
 
     def costs(self, network: Network) -> Mapping[str, float]:

@@ -43,6 +43,7 @@ class SearchProblem:
         self.limits = dict(limits or {})
         self.front = tuple(front)
         self.device = device or NoDevice()
+        self.measured = getattr(self.device, "measures", False)
         self._counted_limits = {name: limit for name, limit in self.limits.items() if name in COUNTED}
         # By key, as measuring is dear and another time would give another figure. None: the device cannot run it.
         self._device_costs: dict[str, Mapping[str, float] | None] = {}

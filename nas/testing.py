@@ -31,6 +31,7 @@ class Separable:
     ) -> None:
         """`counts` are the numbers of choices; picks with the same `canonical` picks count as one network."""
         self.front = tuple(front)
+        self.measured = False
         self.decisions = tuple(Decision(f"decision_{i}", tuple(range(count))) for i, count in enumerate(counts))
         self._infeasible = infeasible
         self._canonical = canonical

@@ -38,7 +38,7 @@ _SHARED = {
     "effect of a cost": (0.1, 1.0),
     "trend in a decision": (0.6, 1.0),
     "trend in a cost": (0.6, 1.0),
-    "length over decisions": (1.5, 1.0),
+    "length over decisions": (2.0, 1.0),
     "length over costs": (1.0, 1.0),
     "interactions": (1.0, 1.0),
     "noise": (0.05, 1.0),

@@ -56,7 +56,7 @@ def draw_pareto(
     dots(axes, *points(stopped), "stopped early", many, hollow=True)
     lines = {"target": objective.targets.get(cost), "limit": objective.limits.get(cost)}
     marks = {text: value for text, value in lines.items() if value is not None}
-    _cost_axis(axes, cost, [*points(complete)[0], *points(stopped)[0], *marks.values()] or [1.0])
+    cost_axis(axes, cost, [*points(complete)[0], *points(stopped)[0], *marks.values()] or [1.0])
     frame(axes, points(complete)[1], points(stopped)[1], fractions=True)
     for text, value in marks.items():
         axes.axvline(value, color=INK, linewidth=1.1, linestyle=(0, (5, 3)) if text == "target" else "-", zorder=2.3)
@@ -81,7 +81,7 @@ def draw_pareto(
         )  # fmt: skip
     if best is not None and best.reward is not None:
         if cost in objective.targets:
-            _draw_equal_rewards(axes, reward, cost, objective.targets[cost], best, above_the_dots=many)
+            draw_equal_rewards(axes, reward, cost, objective.targets[cost], best, above_the_dots=many)
         axes.plot(
             best.costs[cost], best.accuracy or 0.0, marker="*", markersize=15, color=RED, markeredgecolor=PAPER,
             markeredgewidth=0.9, linestyle="none", label="best reward" if objective.targets else "most accurate",
@@ -93,7 +93,7 @@ def draw_pareto(
         legend_below(axes)
 
 
-def _draw_equal_rewards(
+def draw_equal_rewards(
     axes: Axes, reward: RewardOf, cost: str, target: float, best: Entry, above_the_dots: bool
 ) -> None:
     """Curves along which the reward is that of the best, and some round number below it."""
@@ -126,7 +126,7 @@ def _draw_equal_rewards(
     axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
-def _cost_axis(axes: Axes, cost: str, values: Sequence[float]) -> None:
+def cost_axis(axes: Axes, cost: str, values: Sequence[float]) -> None:
     """Logarithmic where the costs span a factor of 3, with ticks as people say them: 200M, 1G, 5 ms."""
     low, high = min(values), max(values)
     if high > 3 * low > 0:
