@@ -88,8 +88,8 @@ def configuration(
             raise
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise InputError(one_line(error)) from None
-    for group in _GROUPS:
-        if group in config and group not in _SETTINGS and not (OmegaConf.is_dict(config[group]) and "_target_" in config[group]):
+    for group in set(_GROUPS) - set(_SETTINGS):
+        if group in config and not (OmegaConf.is_dict(config[group]) and "_target_" in config[group]):
             raise InputError(f"{group}={choices.get(group)}: its YAML has no _target_")
     for group in choices:
         if choices[group] == "custom":  # the user's own, known by its dotted path

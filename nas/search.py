@@ -21,6 +21,7 @@ from convnets.errors import InputError
 from nas.controller import WALK_LIMIT
 from nas.costs import cost_short, cost_title
 from nas.engines import inline
+from nas.experiment import run_experiment
 from nas.front import pareto_front, spread
 from nas.halving import Halving
 from nas.journal import Entry, Journal, check_journal
@@ -34,12 +35,22 @@ from nas.reward import on_targets
 from search_spaces.space import check_decisions, size
 
 # What may change between the runs of one search: how long it goes on, and where it runs.
-_FREE_TO_CHANGE = ("budget", "engine", "name", "data")  # data is part of the evaluator that uses it
+_FREE_TO_CHANGE = ("budget", "engine", "name", "data", "experiment")  # data is part of the evaluator that uses it
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
-    config, names = configuration("nas.search", "search", arguments, open_ended=("targets", "limits"))
+    config, names = _configured(arguments)
+    if config.experiment is not None:
+        return run_experiment(arguments, _configured, search)
+    return search(config, names, arguments)
+
+
+def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str]) -> int:
+    """One search, or as much of it as is left: its configuration, the choice in each group, and what was typed.
+
+    Returns the exit code; raises InputError for what the user can mend.
+    """
     plain = _plain(config)
     if plain["target_flops"] is not None:
         check_number("target_flops", plain["target_flops"], above=0)
@@ -96,9 +107,9 @@ def main(arguments: Sequence[str]) -> int:
                     timings.add(entry.number, seconds)
                     show(entry)
 
-                search = Search(problem, controller, journal, budget, seed, halving, watch)
-                if not search.done:
-                    run_search(search, evaluator)
+                state = Search(problem, controller, journal, budget, seed, halving, watch)
+                if not state.done:
+                    run_search(state, evaluator)
         except KeyboardInterrupt:
             _say(
                 f"\nstopped; {len(journal.entries)} of {budget} evaluations are kept. To go on:\n  {results.command()}"
@@ -109,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
         finally:
             journal.close()
         _save(results)
-        return _conclude(results, search.exhausted)
+        return _conclude(results, state.exhausted)
 
 
 @dataclass(frozen=True)
@@ -243,6 +254,10 @@ def _halving(config: DictConfig, evaluator: Any) -> Halving | None:
     if not OmegaConf.is_dict(config.halving) or set(config.halving) != {"grace", "eta"}:
         raise InputError(f"halving={config.halving}: it must be null, or have grace and eta")
     return Halving(epochs, config.halving.grace, config.halving.eta)
+
+
+def _configured(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    return configuration("nas.search", "search", arguments, open_ended=("targets", "limits"))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class AccelNASBench:
 
     def __init__(self, path: str | Path | None, noise: float = 0.0) -> None:
         self.noise = check_number("evaluator.noise", noise, least=0)
-        self._trees = _Results("evaluator.path", path).top1()
+        results = _Results("evaluator.path", path)
+        self._path, self._trees = results.path, results.top1()
 
     @property
     def quality(self) -> Quality:
@@ -91,6 +92,12 @@ class AccelNASBench:
     def accuracies(self, picks: npt.ArrayLike) -> Floats:
         """Predicted accuracies without noise, fractions [networks], for picks [networks, 28] of EfficientNet()."""
         return np.clip(self._trees.predict(np.asarray(picks)) / 100, 0.0, 1.0)
+
+    def trained(self) -> Iterator[tuple[Network, float]]:
+        """The networks of the archive with the accuracies that their trainings came to, fractions."""
+        archive = read_archive(self._path)
+        for picks, top1 in zip(archive.picks.tolist(), archive.top1.tolist(), strict=True):
+            yield decode(_SPACE, picks), top1 / 100
 
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         """Yield the one measurement. Raises InputError for a network of another space."""
@@ -156,8 +163,8 @@ class _Results:
     """The archive at a path that the user gave; it is read only where a predictor has to be fitted."""
 
     def __init__(self, setting: str, path: str | Path | None) -> None:
-        self._path = published_file(setting, path, "the archive of Accel-NASBench", ADDRESS)
-        self._hash = _hash(self._path)
+        self.path = published_file(setting, path, "the archive of Accel-NASBench", ADDRESS)
+        self._hash = _hash(self.path)
         self._archive: Archive | None = None
 
     def top1(self) -> BoostedTrees:
@@ -187,7 +194,7 @@ class _Results:
 
     def _read(self) -> Archive:
         if self._archive is None:
-            self._archive = read_archive(self._path)
+            self._archive = read_archive(self.path)
         return self._archive
 
 
