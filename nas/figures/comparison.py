@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nas.costs import cost_title
 from nas.figures.labels import label_ends, label_points
@@ -78,7 +78,7 @@ def comparison_figure(
             figure.add_subfigure(halves[0, half]).add_subplot() for half in (0, 1)
         )  # each with a legend of its own
         _draw_rewards(left, searches, rows, colors)
-        left.set_title("Best reward so far", pad=14)
+        left.set_title("Reward of each evaluation, and the best so far", pad=14)
         _draw_accuracies(right, searches, rows, trained, colors, cost, objective, reward, accuracy)
         right.set_title(f"{accuracy[:1].upper()}{accuracy[1:]} against {cost_title(cost)}", pad=14)
     return figure
@@ -139,8 +139,9 @@ def _draw_accuracies(
     axes.set_ylim(max(0.0, bottom - 0.05 * room), min(1.0, top + 0.15 * room))
     shown = [float(entry.costs[cost]) for entry in seen if (entry.accuracy or 0.0) >= bottom]
     shown = list(np.quantile(shown, [0.01, 0.99])) if shown else []  # a few far away would take the room from the rest
-    cost_axis(axes, cost, [*shown, *(float(row.costs[cost]) for row in marked)] or [1.0])
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    shown += [float(row.costs[cost]) for row in marked]
+    cost_axis(axes, cost, [0.92 * min(shown), *shown] if shown else [1.0])  # the best are at the left: room for labels
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
     axes.set_ylabel(f"{accuracy[:1].upper()}{accuracy[1:]}")
     if trained is not None:
         x = [known[cost] for known in trained.costs if cost in known]
@@ -158,7 +159,8 @@ def _draw_accuracies(
         draw_equal_rewards(axes, reward, cost, objective.targets[cost], best, above_the_dots=False)
     if complete:
         legend_below(axes)
-    label_points(axes, [_mark(axes, cost, same, colors) for same in _by_network(marked)])
+    crowd = [(float(entry.costs[cost]), entry.accuracy or 0.0) for entry in seen]
+    label_points(axes, [_mark(axes, cost, same, colors) for same in _by_network(marked)], crowd)
 
 
 def _by_network(rows: Sequence[Compared]) -> list[list[Compared]]:
@@ -175,16 +177,16 @@ def _mark(axes: Axes, cost: str, rows: Sequence[Compared], colors: Mapping[str, 
     told = f"{100 * row.accuracy:.1f}% {row.source}"
     if row.kind == "found":
         color = colors[row.controller] if len(rows) == 1 else INK
-        text = f"found by {' and by '.join(same.controller for same in rows)}: {told}"
+        text = "found by " + "\nand by ".join(same.controller for same in rows) + f"\n{told}"
         look: dict[str, Any] = {"marker": "*", "ms": 17, "color": color, "markeredgecolor": PAPER}
     elif row.kind == "published":
         beyond = row.accuracy > ceiling
-        color, text = INK, f"{row.title}: {told}{' (above)' if beyond else ''}"
+        color, text = INK, f"{row.title}: {told}{', above the frame' if beyond else ''}"
         look = {"marker": "^" if beyond else "D", "ms": 8, "color": INK, "markerfacecolor": PAPER}
     else:
         color, text = (
             INK,
-            f"{row.title}: {told}" if row.kind == "reference" else f"{row.title}: {100 * row.accuracy:.1f}%",
+            f"{row.title}\n{told if row.kind == 'reference' else told.split()[0]}",
         )
         look = {"marker": "D" if row.kind == "reference" else "s", "ms": 8, "color": INK, "markeredgecolor": PAPER}
     y = min(row.accuracy, ceiling)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -39,58 +40,65 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
                       annotation_clip=False)  # fmt: skip
 
 
-def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Labels (x, y, text, colour) around points of the axes, each where it covers no other label and no other point."""
+def label_points(
+    axes: Axes, points: Sequence[tuple[float, float, str, str]], crowd: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Labels (x, y, text, colour) around points of the axes, each where it covers no other label and no other point.
+
+    crowd  places of less importance, (x, y), of which a label covers as few as it can.
+    """
     figure = _figure(axes)
-    canvas = FigureCanvasAgg(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     figure.draw_without_rendering()  # makes the layout, so that places on the page are known
-    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
-    scale = figure.dpi / 72
+    point = figure.dpi / 72
     frame = axes.get_window_extent(renderer)
+    dots = axes.transData.transform(np.array(crowd).reshape(-1, 2))
     centres = [axes.transData.transform((x, y)) for x, y, _, _ in points]
-    taken = [Bbox.from_bounds(x - 6 * scale, y - 6 * scale, 12 * scale, 12 * scale) for x, y in centres]
+    taken = [Bbox.from_bounds(x - 6 * point, y - 6 * point, 12 * point, 12 * point) for x, y in centres]
+    taken += [text.get_window_extent(renderer) for text in axes.texts]  # those at contours
     for number, (x, y, text, color) in enumerate(points):
-        best = None
+        others = taken[:number] + taken[number + 1 :]
+        least, best, best_box = float("inf"), None, None
         for dx, dy, ha, va in _places():
+            far = abs(dx) + abs(dy) > 20
+            line = {"arrowstyle": "-", "color": color, "lw": 0.7, "shrinkA": 1, "shrinkB": 5} if far else None
             note = axes.annotate(
-                text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=_SIZE, color=color,
-                annotation_clip=False, path_effects=[_OUTLINE], zorder=7,
-                arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7, "shrinkA": 1, "shrinkB": 5}
-                if abs(dx) + abs(dy) > 16 else None,
+                text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=ha, va=va, multialignment=ha,
+                fontsize=_SIZE, color=color, annotation_clip=False, path_effects=[_OUTLINE], zorder=7, arrowprops=line,
             )  # fmt: skip
             note.set_in_layout(False)
             note.update_positions(renderer)
             box = Text.get_window_extent(note, renderer)  # without the line that leads to it
-            others = taken[:number] + taken[number + 1 :]
-            covered = sum(_area(box, other) for other in others)
-            outside = max(frame.x0 - box.x0, 0.0) + max(box.x1 - frame.x1, 0.0) + max(frame.y0 - box.y0, 0.0)
-            badness = covered + 100 * outside
-            if best is None or badness < best[0] - 1e-6:
+            beyond = max(frame.x0 - box.x0, 0.0) + max(box.x1 - frame.x1, 0.0) + max(frame.y0 - box.y0, 0.0)
+            beyond += max(box.y1 - frame.y1 - 8 * point, 0.0)  # a point may stand at the upper edge
+            inside = (dots > [box.x0, box.y0]).all(1) & (dots < [box.x1, box.y1]).all(1)
+            cost = (
+                100 * beyond
+                + sum(_area(box, other) for other in others)
+                + 40 * inside.sum()
+                + 60 * far
+                + 2 * (abs(dx) + abs(dy))
+            )
+            if cost < least:
                 if best is not None:
-                    best[1].remove()
-                best = (badness, note, box)
+                    best.remove()
+                least, best, best_box = cost, note, box
             else:
                 note.remove()
-            if badness <= 0:
-                break
-        if best is not None:
-            taken.append(best[2])
+        if best_box is not None:
+            taken.append(best_box)
 
 
 def _places() -> list[tuple[float, float, str, str]]:
     """Offsets in points with alignments, the nearest first."""
-    near: list[tuple[float, float, str, str]] = [
-        (-9, 0, "right", "center"),
-        (9, 0, "left", "center"),
-        (0, 10, "center", "bottom"),
-        (0, -10, "center", "top"),
-    ]
+    sides = [(dx, dy, "left" if dx > 0 else "right", "center") for dy in (0, 10, -10) for dx in (-10, 10)]
+    middle = [(0, 10, "center", "bottom"), (0, -10, "center", "top")]
     far = [
         (dx, dy, "left" if dx > 0 else "right", "center")
         for dy in (14, -14, 28, -28, 42, -42, 56)
         for dx in (14, -14, 40, -40)
     ]
-    return [*near, *far]
+    return [*sides, *middle, *far]
 
 
 def _figure(axes: Axes) -> Figure:
