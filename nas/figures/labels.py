@@ -72,13 +72,10 @@ def label_points(
             beyond = max(frame.x0 - box.x0, 0.0) + max(box.x1 - frame.x1, 0.0) + max(frame.y0 - box.y0, 0.0)
             beyond += max(box.y1 - frame.y1 - 8 * point, 0.0)  # a point may stand at the upper edge
             inside = (dots > [box.x0, box.y0]).all(1) & (dots < [box.x1, box.y1]).all(1)
-            cost = (
-                100 * beyond
-                + sum(_area(box, other) for other in others)
-                + 40 * inside.sum()
-                + 60 * far
-                + 2 * (abs(dx) + abs(dy))
-            )
+            way = np.linspace(centres[number], [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2], 20 if far else 0)
+            crossed = sum(other.contains(*place) for other in others for place in way)
+            cost = 100 * beyond + 20 * sum(_area(box, other) for other in others) + 400 * crossed
+            cost += 40 * inside.sum() + 60 * far + 2 * (abs(dx) + abs(dy))
             if cost < least:
                 if best is not None:
                     best.remove()
@@ -95,8 +92,8 @@ def _places() -> list[tuple[float, float, str, str]]:
     middle = [(0, 10, "center", "bottom"), (0, -10, "center", "top")]
     far = [
         (dx, dy, "left" if dx > 0 else "right", "center")
-        for dy in (14, -14, 28, -28, 42, -42, 56)
-        for dx in (14, -14, 40, -40)
+        for dy in (14, -14, 28, -28, 42, -42, 56, 70, -56)
+        for dx in (14, -14, 40, -40, 70)
     ]
     return [*sides, *middle, *far]
 
