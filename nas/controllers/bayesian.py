@@ -74,7 +74,8 @@ class Bayesian:
         """Random networks first; then the candidate of the largest expected improvement."""
         rng = np.random.default_rng((self.seed, number))
         decisions = self.problem.decisions
-        if self._known < self.start or all(len(decision.choices) == 1 for decision in decisions):
+        guess = self._known < self.start
+        if guess or all(len(decision.choices) == 1 for decision in decisions):
             drawn = (sample(decisions, rng) for _ in range(ATTEMPTS))
             return novel(self.problem, drawn, self.told, in_flight)
         # One thread: sums on several depend on their number, and a search must go on the same on another machine.
@@ -146,25 +147,26 @@ class _Acquisition:
         ]
         if in_flight:  # believed: the mean stays as it is, the uncertainty around them shrinks
             more = self._inputs(told + in_flight, stopped + [False] * len(in_flight))
-            believed = [mean for mean, _ in self._predict(in_flight)]
+            believed = self._means(in_flight)
             self.models = [
                 (hyper, self.process.condition(hyper, more, np.concatenate([observed, mean])))
                 for (hyper, _), mean in zip(self.models, believed, strict=True)
             ]
-        self._rank_told(told)
+        # A network that was stopped early is judged by what its whole evaluation would have come to.
+        believed = self._means(told) if any(stopped) else [known.smoothed[: len(told)] for _, known in self.models]
+        self._rank(told, self._accuracy(np.mean(believed, axis=0)))
         self.gain: dict[Picks, float] = {}
 
     def _inputs(self, picks: Sequence[Picks], stopped: Sequence[bool] = ()) -> Inputs:
         return self.process.inputs(picks, _standard(self.controller.known(picks, stopped), self.known))
 
-    def _predict(self, picks: Sequence[Picks]) -> list[tuple[Array, Array]]:
-        """Mean and standard deviation by each model."""
+    def _means(self, picks: Sequence[Picks]) -> list[Array]:
+        """What each model believes."""
         at = self._inputs(picks)
-        return [self.process.predict(hyper, posterior, at) for hyper, posterior in self.models]
+        return [self.process.mean(hyper, posterior, at) for hyper, posterior in self.models]
 
-    def _rank_told(self, told: list[Picks]) -> None:
+    def _rank(self, told: list[Picks], accuracies: Array) -> None:
         """What a candidate has to beat, and the parents: by what is believed of those told, not by noisy results."""
-        accuracies = self._accuracy(np.mean([mean for mean, _ in self._predict(told)], axis=0))
         if not self.problem.front:
             rewards = np.array([self.problem.reward(p, a) for p, a in zip(told, accuracies.tolist(), strict=True)])
             self.best = rewards.max()
@@ -218,7 +220,9 @@ class _Acquisition:
         new = [each for each in new if (key := self.problem.key(each)) is not None and key not in self.busy]
         if not new:
             return
-        gains = [self._log_gain(new, mean, deviation) for mean, deviation in self._predict(new)]
+        at = self._inputs(new)
+        predicted = (self.process.predict(hyper, posterior, at) for hyper, posterior in self.models)
+        gains = [self._log_gain(new, mean, deviation) for mean, deviation in predicted]
         gain = np.logaddexp.reduce(gains, axis=0)
         self.gain.update(zip(new, gain.tolist(), strict=True))
 
