@@ -8,7 +8,7 @@ NAS-Bench-Macro; the reward is accuracy * (MACs / T)^-0.07 with T = 400M and the
 the same predictor, with and without Gaussian noise of 0.3 points of accuracy, drawn from (seed, evaluation), and is
 given plain categorical choices. Options, with their defaults:
 
-    seeds=10        slow_seeds=5    of those whose evaluations are capped (benchmarks.searchers)
+    seeds=10        slow_seeds=5    of those that are slow (benchmarks.searchers)
     budget=1000     evaluations of a search
     only=...        of bayesian, evolution, rl, random, optuna_gp, optuna_tpe, optuna_nsga2, pyglove, syne_tune, smac
     problems=imagenet,macro         noises=0,0.3
@@ -193,7 +193,7 @@ def main() -> None:
             for noise in map(float, options["noises"].split(",")):
                 cap = entrant.caps.get((problem, noise > 0))
                 seeds = int(options["seeds"])
-                seeds = seeds if cap is None else min(seeds, int(options["slow_seeds"]))
+                seeds = min(seeds, int(options["slow_seeds"])) if entrant.slow else seeds
                 budget = min(int(options["budget"]), cap or sys.maxsize)
                 jobs += [
                     Job(problem, noise, name, state, seed, budget, in_flight, known[problem]) for seed in range(seeds)

@@ -142,7 +142,8 @@ class Entrant:
 
     make     from (problem, seed, noisy, budget). It may import, and raises ImportError where something is missing.
     state    what its results depend on: a library's version, or a hash of our code.
-    caps     evaluations at most, by problem and whether noisy, for the slow; with fewer seeds.
+    caps     evaluations at most, by problem and whether noisy.
+    slow     so slow that it runs with fewer seeds.
     """
 
     title: str
@@ -150,9 +151,10 @@ class Entrant:
     state: Callable[[], str]
     ours: bool = False
     caps: dict[tuple[str, bool], int] = field(default_factory=dict)
+    slow: bool = False
 
 
-def _ours(name: str) -> Entrant:
+def _ours(name: str, caps: dict[tuple[str, bool], int] | None = None) -> Entrant:
     """A controller with the settings of its YAML, which are its defaults."""
 
     def settings() -> Any:
@@ -170,7 +172,7 @@ def _ours(name: str) -> Entrant:
         searcher: Searcher = instantiate(settings(), problem=problem, seed=seed)
         return searcher
 
-    return Entrant(f"phinas {name}", make, state, ours=True)
+    return Entrant(f"phinas {name}", make, state, ours=True, caps=caps or {})
 
 
 def _sources(module: str) -> list[str]:
@@ -193,6 +195,7 @@ def _optuna(sampler: str, title: str, caps: dict[tuple[str, bool], int] | None =
         lambda problem, seed, noisy, budget: OptunaStudy(sampler, problem, seed),
         lambda: version("optuna"),
         caps=caps or {},
+        slow=bool(caps),
     )
 
 
@@ -215,7 +218,7 @@ def _smac() -> str:
 
 
 ENTRANTS: dict[str, Entrant] = {
-    "bayesian": _ours("bayesian"),
+    "bayesian": _ours("bayesian", {("imagenet", True): 300, ("macro", False): 200, ("macro", True): 200}),
     "evolution": _ours("evolution"),
     "rl": _ours("rl"),
     "random": _ours("random"),
@@ -233,6 +236,7 @@ ENTRANTS: dict[str, Entrant] = {
         Smac,
         _smac,
         caps={("imagenet", False): 150, ("imagenet", True): 150, ("macro", False): 100, ("macro", True): 100},
+        slow=True,
     ),
 }
 

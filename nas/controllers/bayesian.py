@@ -3,9 +3,8 @@
 Jones, Schonlau and Welch, "Efficient Global Optimization of Expensive Black-Box Functions", J. Global Optim. 13, 1998
 (expected improvement); White, Neiswanger and Savani, "BANANAS", arXiv 1910.11858 (for architectures: candidates are
 mutants of the best so far); Ginsbourger, Le Riche and Carraro, "Kriging is well-suited to parallelize optimization",
-2010 (what is in flight is believed to come out as predicted).
-
-Breiman, "Bagging Predictors", Machine Learning 24, 1996 (of hyperparameters, in place of an integral over them).
+2010 (what is in flight is believed to come out as predicted); Breiman, "Bagging Predictors", Machine Learning 24, 1996
+(of hyperparameters, in place of an integral over them).
 
 Only the accuracy is modelled; the reward follows from it, for the costs of every candidate are known. For a front, the
 expected improvement is taken over many limits of cost at once, against the best network within each: as costs are no
@@ -34,8 +33,8 @@ LARGEST_STEP = 3  # the mutants in up to so many decisions
 CLIMB = 12  # single exchanges from the best candidate, at most
 REFIT = 1.1  # hyperparameters are fitted anew when there are so many times the results they were last fitted to,
 FITTED_TO = 300  # and to at most so many of them.
-MODELS = 3  # fitted to a random share BAG of those each; their expected improvements are averaged. One alone is
-BAG = 0.8  # too sure of itself: with 0.3 points of noise it reached 0.6683 after 100 evaluations, three reach 0.6704
+MODELS = 3  # are fitted, each to a random share BAG of those, and their expected improvements averaged: one alone is
+BAG = 0.8  # too sure of itself where results are noisy
 LIMITS_OF_COST = 64  # over which a front's improvement is averaged; drawn anew for each proposal,
 BEYOND = 0.25  # as a share of the range of costs told, beyond either end
 MEASURED = 12  # candidates, and no climb, where each of them has to be measured for a second
