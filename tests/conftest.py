@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.controller import Controller
 from nas.controllers.random import Random
 from nas.halving import Halving
 from nas.journal import Journal
@@ -28,10 +29,17 @@ MakeSearch = Callable[..., Search]
 def make_search(tmp_path: Path) -> MakeSearch:
     """Build a search in the efficientnet space on tmp_path's journal; call it again to resume."""
 
-    def make(budget: int = 20, seed: int = 0, halving: Halving | None = None, name: str = "journal.jsonl") -> Search:
-        problem = SearchProblem(EfficientNet(), on_macs(mnas_soft, 400e6))
+    def make(
+        budget: int = 20,
+        seed: int = 0,
+        halving: Halving | None = None,
+        name: str = "journal.jsonl",
+        controller: Callable[..., Controller] = Random,
+        front: tuple[str, ...] = (),
+    ) -> Search:
+        problem = SearchProblem(EfficientNet(), on_macs(mnas_soft, 400e6), front=front)
         journal = Journal(tmp_path / name, {"seed": seed})
-        return Search(problem, Random(problem=problem, seed=seed), journal, budget, seed, halving)
+        return Search(problem, controller(problem=problem, seed=seed), journal, budget, seed, halving)
 
     return make
 

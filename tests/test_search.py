@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,11 @@ import pytest
 
 from convnets.errors import InputError
 from convnets.network import Network
+from nas.controller import Controller
+from nas.controllers.bayesian import Bayesian
+from nas.controllers.evolution import Evolution
+from nas.controllers.optuna import Optuna
+from nas.controllers.rl import RL
 from nas.engines import inline
 from nas.evaluator import EvaluationFailed, Measurement, measure
 from nas.evaluators.synthetic import Synthetic
@@ -48,6 +54,36 @@ def test_the_same_seed_gives_the_same_journal_however_often_it_is_interrupted(
         (tmp_path / "cut.jsonl").write_bytes(b"".join(lines[:kept]))
         new("cut.jsonl")
         assert (tmp_path / "cut.jsonl").read_bytes() == whole
+
+
+CONTROLLERS: dict[str, tuple[Callable[..., Controller], tuple[str, ...]]] = {
+    "bayesian": (Bayesian, ()),
+    "bayesian, front": (Bayesian, ("macs", "params")),
+    "evolution": (Evolution, ()),
+    "rl": (RL, ()),
+    "optuna": (Optuna, ()),
+    "optuna, front": (partial(Optuna, sampler="NSGAIISampler"), ("macs",)),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+def test_every_controller_goes_on_the_same_wherever_its_journal_was_cut(
+    make_search: MakeSearch, tmp_path: Path, name: str
+) -> None:
+    controller, front = CONTROLLERS[name]
+
+    def new(file: str) -> bytes:
+        inline.run(
+            make_search(16, halving=None if front else Halving(3), name=file, controller=controller, front=front),
+            Synthetic(epochs=3),
+        )
+        return (tmp_path / file).read_bytes()
+
+    whole = new("whole.jsonl")
+    lines = whole.splitlines(keepends=True)
+    for kept in range(len(lines)):
+        (tmp_path / "cut.jsonl").write_bytes(b"".join(lines[:kept]))
+        assert new("cut.jsonl") == whole, f"cut after line {kept}"
 
 
 def test_a_larger_budget_extends_and_another_seed_differs(make_search: MakeSearch, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ BAD_INPUT = [
     (["seed=-1"], "seed=-1"),
     (["refuse_above=0"], "refuse_above=0"),
     (["refuse_above=0.0001", *FAST], "refuse_above"),
-    (["space=nowhere"], "space=nowhere: there is no such space; allowed: custom, efficientnet, mnasnet, nasbench_macro"),
+    (["space=nowhere"], "space=nowhere: there is no such space; allowed: custom, efficientnet, mnasnet, nasbench_"),
     (["controller=genius"], "controller=genius"),
     (["evaluator=oracle"], "evaluator=oracle"),
     (["engine=steam"], "engine=steam"),
