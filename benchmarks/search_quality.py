@@ -5,8 +5,10 @@
 
 Two problems: ImageNet top-1 in the efficientnet space, as predicted from Accel-NASBench, and CIFAR-10 in all of
 NAS-Bench-Macro; the reward is accuracy * (MACs / T)^-0.07 with T = 400M and the median of the space. Everybody meets
-the same predictor, with and without Gaussian noise of 0.3 points of accuracy, drawn from (seed, evaluation), and is
-given plain categorical choices. Options, with their defaults:
+the same predictor, with and without Gaussian noise of 0.3 points of accuracy, drawn from (seed, evaluation). The
+others are given plain categorical choices, as people would, and may propose a network again. Ours are told which picks
+are one network (a third of NAS-Bench-Macro's are copies), and bayesian what each costs and which choices are numbers.
+Options, with their defaults:
 
     seeds=10        slow_seeds=5    of those that are slow (benchmarks.searchers)
     budget=1000     evaluations of a search
@@ -321,7 +323,7 @@ def table(title: str, known: float, noise: float, in_flight: int, records: list[
         cells.append(f"{100 * median(record['duplicates'] for record in runs):.0f}%")
         entrant = ENTRANTS[name]
         capped = f", to {budget} evaluations" if entrant.caps else ""
-        label = f"**{entrant.title}**" if entrant.ours else f"{entrant.title} {runs[0]['state']}{capped}"
+        label = f"**{entrant.title}**{capped}" if entrant.ours else f"{entrant.title} {runs[0]['state']}{capped}"
         lines.append(f"| {label} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 

@@ -28,7 +28,7 @@ class Problem(Protocol):
 
     @property
     def measured(self) -> bool:
-        """Whether learning what an unknown network costs takes a second or so: look at few for each proposal then."""
+        """Whether learning what an unknown network costs takes long, as a measurement does: look at few then."""
         ...
 
     @property
@@ -58,6 +58,7 @@ class Result:
     accuracy: float | None  # fraction in [0, 1]; None: the evaluation failed
     reward: float | None  # higher is better; None: the evaluation failed
     stopped: bool = False  # early, by successive halving: accuracy and reward are those of fewer epochs
+    curve: tuple[float, ...] = ()  # accuracy after each epoch, the last of them as above; () where there are no epochs
 
 
 class Controller(Protocol):

@@ -142,7 +142,9 @@ class Search:
         return reward
 
     def _tell(self, entry: Entry) -> None:
-        self.controller.tell(Result(entry.number, entry.picks, entry.accuracy, entry.reward, entry.stopped))
+        self.controller.tell(
+            Result(entry.number, entry.picks, entry.accuracy, entry.reward, entry.stopped, entry.curve)
+        )
 
 
 class RunSearch(Protocol):

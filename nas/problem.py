@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
@@ -43,7 +43,6 @@ class SearchProblem:
         self.limits = dict(limits or {})
         self.front = tuple(front)
         self.device = device or NoDevice()
-        self.measured = getattr(self.device, "measures", False)
         self._counted_limits = {name: limit for name, limit in self.limits.items() if name in COUNTED}
         # By key, as measuring is dear and another time would give another figure. None: the device cannot run it.
         self._device_costs: dict[str, Mapping[str, float] | None] = {}
@@ -54,6 +53,11 @@ class SearchProblem:
         self._network = lru_cache(maxsize=1 << 10)(partial(decode, space))
         self._key = lru_cache(maxsize=1 << 16)(self._find_key)
         self._cost = lru_cache(maxsize=1 << 16)(self._find_cost)
+
+    @cached_property
+    def measured(self) -> bool:
+        """Whether costs take long to learn: the device measures them, or counting them means building the network."""
+        return getattr(self.device, "measures", False) or not hasattr(self._any_network(), "cost")
 
     def network(self, picks: Picks) -> Network:
         """The network that `picks` stands for."""
@@ -103,6 +107,14 @@ class SearchProblem:
                 )
             self._any_allowed = True
             self._device_costs[key] = {name: cost for name, cost in entry.costs.items() if name not in COUNTED}
+
+    def _any_network(self) -> Network | None:
+        for seed in range(PROBES):
+            try:
+                return self.network(sample(self.decisions, np.random.default_rng(seed)))
+            except Infeasible:
+                continue
+        return None
 
     def _find_key(self, picks: Picks) -> str | None:
         try:

@@ -37,7 +37,7 @@ MODELS = 3  # are fitted, each to a random share BAG of those, and their expecte
 BAG = 0.8  # too sure of itself where results are noisy
 LIMITS_OF_COST = 64  # over which a front's improvement is averaged; drawn anew for each proposal,
 BEYOND = 0.25  # as a share of the range of costs told, beyond either end
-MEASURED = 12  # candidates, and no climb, where each of them has to be measured for a second
+MEASURED = 12  # candidates, and no climb, where their costs take long to learn
 LEAST_ERROR = 1e-4  # no network is believed to be better, so that logarithms exist
 
 
@@ -77,26 +77,53 @@ class Bayesian:
         if guess or all(len(decision.choices) == 1 for decision in decisions):
             drawn = (sample(decisions, rng) for _ in range(ATTEMPTS))
             return novel(self.problem, drawn, self.told, in_flight)
-        # One thread: sums on several depend on their number, and a search must go on the same on another machine.
+        # One thread: sums on several depend on their number, and a search must go on the same with more or fewer.
         with self._threads.limit(limits=1):
             ranked = _Acquisition(self, list(in_flight), rng).ranked()
         last = ranked[-1] if ranked else self.results[-1].picks
         return novel(self.problem, [*ranked, *outwards(decisions, last, rng, ATTEMPTS)], self.told, in_flight)
 
     def log_errors(self, count: int) -> Array:
-        """Of the first `count` results: [count]. Those that failed count as the worst of them.
+        """Of the first `count` results: [count].
 
         Errors of networks shrink by factors, not by differences; and where many are hopeless, the logarithm keeps
         them from swaying the model where it matters.
-        """
-        accuracies = [result.accuracy for result in self.results[:count]]
-        worst = min(accuracy for accuracy in accuracies if accuracy is not None)
-        return np.log([max(1 - (worst if accuracy is None else accuracy), LEAST_ERROR) for accuracy in accuracies])
 
-    def known(self, picks: Sequence[Picks], stopped: Sequence[bool] = ()) -> Array:
-        """[n, costs + 1]: log costs, and 1 for an evaluation that was stopped early, whose error is larger for that."""
-        logs = np.log([[max(cost, 1e-12) for cost in self.problem.cost(each).values()] for each in picks])
-        return np.hstack([logs, np.reshape(stopped or [False] * len(picks), (-1, 1))])
+        One that failed counts as if its reward were the worst told. One that was stopped early counts as its error at
+        that epoch foretells, by a line through those of the evaluations that went on to the end.
+        """
+        results = self.results[:count]
+        ended = [_log_error(r.curve) for r in results if r.accuracy is not None and not r.stopped and r.curve]
+        known = [result for result in results if result.accuracy is not None and result.reward is not None]
+        worst = min(result.reward or 0.0 for result in known)
+        lowest = min(result.accuracy or 0.0 for result in known)
+        found = []
+        for result in results:
+            if result.accuracy is None:
+                floor = lowest if self.problem.front else self._accuracy_worth(result.picks, worst)
+                found.append(float(_log_error([floor])[0]))
+                continue
+            found.append(float(_log_error([result.accuracy])[0]))
+            step = len(result.curve) - 1
+            if result.stopped and (later := [(curve[step], curve[-1]) for curve in ended if len(curve) > step + 1]):
+                at, end = np.transpose(later)
+                slope = np.cov(at, end)[0, 1] / max(at.var(ddof=1), 1e-9) if len(later) > 4 else 1.0
+                # Never flatter than 1: those that were stopped are worse than all that the line was drawn through.
+                found[-1] = float(end.mean() + max(slope, 1.0) * (found[-1] - at.mean()))
+        return np.array(found)
+
+    def _accuracy_worth(self, picks: Picks, reward: float) -> float:
+        """The accuracy at which the network earns `reward`, by bisection; 0 or 1 where it always earns more or less."""
+        low, high = 0.0, 1.0
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.problem.reward(picks, middle) < reward else (low, middle)
+        return high if low else 0.0
+
+    def log_costs(self, picks: Sequence[Picks]) -> Array:
+        """[n, costs], in the order of the costs' names."""
+        costs = (self.problem.cost(each) for each in picks)
+        return np.log([[max(cost[name], 1e-12) for name in sorted(cost)] for cost in costs])
 
     def hyperparameters(self) -> list[Array]:
         """Of each model, fitted to the results of the last of the counts start, 1.1 start, ... that was reached."""
@@ -117,9 +144,9 @@ class Bayesian:
         for _ in range(MODELS):
             bag = rng.permutation(count)[: max(2, round(BAG * min(count, FITTED_TO)))]
             picks = [self.results[place].picks for place in bag]
-            known = self.known(picks, [self.results[place].stopped for place in bag])
-            process = GaussianProcess(self.problem.decisions, known.shape[1])
-            given = process.inputs(picks, _standard(known, known))
+            log_costs = self.log_costs(picks)
+            process = GaussianProcess(self.problem.decisions, log_costs.shape[1])
+            given = process.inputs(picks, _standard(log_costs, log_costs))
             fitted.append(process.fit(given, _standard(log_errors[bag], log_errors[bag])))
         return fitted
 
@@ -133,31 +160,32 @@ class _Acquisition:
         self.rng = rng
         self.busy = controller.told | {self.problem.key(picks) for picks in in_flight}
         told = [result.picks for result in controller.results]
-        stopped = [result.stopped for result in controller.results]
         log_errors = controller.log_errors(len(told))
         deviation = log_errors.std()
         self.scale = log_errors.mean(), deviation if deviation > 1e-6 else 1.0
-        self.known = controller.known(told, stopped)
-        self.process = GaussianProcess(self.problem.decisions, self.known.shape[1])
+        self.log_costs = controller.log_costs(told)
+        self.process = GaussianProcess(self.problem.decisions, self.log_costs.shape[1])
         observed = _standard(log_errors, log_errors)
-        given = self._inputs(told, stopped)
+        given = self._inputs(told)
         self.models = [
             (hyper, self.process.condition(hyper, given, observed)) for hyper in controller.hyperparameters()
         ]
         if in_flight:  # believed: the mean stays as it is, the uncertainty around them shrinks
-            more = self._inputs(told + in_flight, stopped + [False] * len(in_flight))
+            more = self._inputs(told + in_flight)
             believed = self._means(in_flight)
             self.models = [
                 (hyper, self.process.condition(hyper, more, np.concatenate([observed, mean])))
                 for (hyper, _), mean in zip(self.models, believed, strict=True)
             ]
-        # A network that was stopped early is judged by what its whole evaluation would have come to.
-        believed = self._means(told) if any(stopped) else [known.smoothed[: len(told)] for _, known in self.models]
-        self._rank(told, self._accuracy(np.mean(believed, axis=0)))
+        smoothed = np.mean([known.smoothed[: len(told)] for _, known in self.models], axis=0)
+        # What was stopped early cannot be the best, however well it is thought of.
+        ended = [place for place, result in enumerate(controller.results) if not result.stopped]
+        ended = ended or list(range(len(told)))
+        self._rank([told[place] for place in ended], self._accuracy(smoothed[ended]))
         self.gain: dict[Picks, float] = {}
 
-    def _inputs(self, picks: Sequence[Picks], stopped: Sequence[bool] = ()) -> Inputs:
-        return self.process.inputs(picks, _standard(self.controller.known(picks, stopped), self.known))
+    def _inputs(self, picks: Sequence[Picks]) -> Inputs:
+        return self.process.inputs(picks, _standard(self.controller.log_costs(picks), self.log_costs))
 
     def _means(self, picks: Sequence[Picks]) -> list[Array]:
         """What each model believes."""
@@ -183,7 +211,7 @@ class _Acquisition:
         self.parents = [told[place] for place in winners] or told[:PARENTS]
 
     def _accuracy(self, believed: Array) -> Array:
-        return np.asarray(1 - np.exp(self.scale[0] + self.scale[1] * believed))
+        return np.asarray(np.clip(1 - np.exp(self.scale[0] + self.scale[1] * believed), 0.0, 1.0))
 
     def _front_costs(self, picks: Sequence[Picks]) -> Array:
         """[n, costs of the front], logarithms, better when lower."""
@@ -239,6 +267,10 @@ class _Acquisition:
             for at in (accuracies, accuracies + deviations)
         )
         return _log_improvement(rewards, above - rewards, self.best)
+
+
+def _log_error(accuracies: Sequence[float]) -> Array:
+    return np.asarray(np.log(np.maximum(1 - np.asarray(accuracies), LEAST_ERROR)))
 
 
 def _neighbours(decisions: Sequence[Decision], picks: Picks) -> list[Picks]:
