@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
+from convnets.arch import Arch
 from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, cost_of
 from nas.costs import COUNTED, within
@@ -57,7 +58,9 @@ class SearchProblem:
     @cached_property
     def measured(self) -> bool:
         """Whether costs take long to learn: the device measures them, or counting them means building the network."""
-        return getattr(self.device, "measures", False) or not hasattr(self._any_network(), "cost")
+        network = self._any_network()
+        built = not isinstance(network, Arch) and not hasattr(network, "cost")
+        return getattr(self.device, "measures", False) or built
 
     def network(self, picks: Picks) -> Network:
         """The network that `picks` stands for."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ from nas.halving import Halving
 from nas.journal import Entry
 from nas.loop import best_of
 from nas.problem import SearchProblem
+from nas.reward import mnas_soft, on_macs
 from search_spaces.efficientnet import EfficientNet
+from search_spaces.space import Decision
 from tests.conftest import MakeSearch
 
 
@@ -54,6 +57,29 @@ def test_the_same_seed_gives_the_same_journal_however_often_it_is_interrupted(
         (tmp_path / "cut.jsonl").write_bytes(b"".join(lines[:kept]))
         new("cut.jsonl")
         assert (tmp_path / "cut.jsonl").read_bytes() == whole
+
+
+class _Slow:
+    measures = True
+
+    def costs(self, network: Network) -> dict[str, float]:
+        return {"latency": 1.0}
+
+
+def test_costs_take_long_to_learn_where_they_are_measured_or_the_network_has_to_be_built() -> None:
+    class Cells:
+        decisions = (Decision("kernel", (3, 5)),)
+
+        def decode(self, choices: Mapping[str, Any]) -> Network:
+            return Cell()  # type: ignore[return-value]
+
+    class Cell:
+        pass
+
+    reward = on_macs(mnas_soft, 4e8)
+    assert not SearchProblem(EfficientNet(), reward).measured
+    assert SearchProblem(EfficientNet(), reward, device=_Slow()).measured
+    assert SearchProblem(Cells(), reward).measured
 
 
 CONTROLLERS: dict[str, tuple[Callable[..., Controller], tuple[str, ...]]] = {
