@@ -1,6 +1,6 @@
 """Does a search learn? Best reward so far of each controller, on the default proxy with the default budget.
 
-    python -m benchmarks.search_learns [seeds=3] [controllers=evolution,random] [KEY=VALUE of nas.search ...]
+    python -m benchmarks.search_learns [seeds=3] [controllers=bayesian,evolution,random] [KEY=VALUE of nas.search ...]
 
 Runs `python -m nas.search` for each seed and controller, named `learns-CONTROLLER-SEED`; the same command again goes on
 where it stopped. Best so far counts networks that were trained to the end, in the order of asking.
@@ -29,7 +29,7 @@ def best_so_far(journal: Path) -> list[float]:
 def main() -> None:
     options = dict(argument.split("=", 1) for argument in sys.argv[1:])
     seeds = range(int(options.pop("seeds", 3)))
-    controllers = options.pop("controllers", "evolution,random").split(",")
+    controllers = options.pop("controllers", "bayesian,evolution,random").split(",")
     curves: dict[str, list[list[float]]] = {name: [] for name in controllers}
     for seed, controller in itertools.product(seeds, controllers):
         name = f"learns-{controller}-{seed}"

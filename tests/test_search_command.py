@@ -43,7 +43,7 @@ def test_a_search_writes_what_the_contract_names(empty_folder: Path) -> None:
     assert summary["evaluations"] == summary["unique"] == 12 and summary["failures"] == 0
     assert summary["target_flops"] == 300e6 and summary["seconds"] > 0 and summary["seed"] == 0
     named = {name: summary[name] for name in ("space", "controller", "evaluator", "engine")}
-    assert named == {"space": "mnasnet", "controller": "evolution", "evaluator": "synthetic", "engine": "inline"}
+    assert named == {"space": "mnasnet", "controller": "bayesian", "evaluator": "synthetic", "engine": "inline"}
     arch = read_arch(folder / "best.yaml")
     assert (arch.key(), cost(arch).macs, cost(arch).params) == (best["key"], best["macs"], best["params"])
     assert isinstance(best["macs"], int) and 0 <= best["accuracy"] <= 1
