@@ -5,6 +5,7 @@ With the real files in ../shared/data, `cost` is held to what their projects rec
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import pickle
@@ -22,7 +23,7 @@ from convnets.arch import Arch
 from convnets.cost import cost
 from convnets.errors import InputError
 from convnets.reference import EFFICIENTNET_B0
-from nas.evaluators import boosted_trees
+from nas.evaluators import accel_nasbench, boosted_trees
 from nas.evaluators.accel_nasbench import DEVICES, AccelNASBench, AccelNASBenchDevice, Archive, read_archive
 from nas.evaluators.nasbench_macro import NasBenchMacroTable
 from nas.search import main
@@ -79,8 +80,15 @@ def result(picks: Sequence[int]) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def made_up(made_up_once: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archive of `made_up_once`, taken for a whole one."""
+    monkeypatch.setattr(accel_nasbench, "RESULTS", 1200)
+    return made_up_once
+
+
 @pytest.fixture(scope="session")
-def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_up_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive of 1,200 made-up results, the first of them there twice."""
     folder = tmp_path_factory.mktemp("archive")
     drawn = [sample(EfficientNet().decisions, np.random.default_rng(number)) for number in range(1199)]
@@ -291,11 +299,14 @@ IMAGENET = ("space=efficientnet", "evaluator=accel_nasbench", "engine=inline")
 MACRO = ("space=nasbench_macro", "evaluator=nasbench_macro", "engine=inline")
 BAD_INPUT = [
     (IMAGENET, "evaluator.path is missing; the archive of Accel-NASBench is published at https://github.com/afzalxo"),
+    ((*IMAGENET, "evaluator.path="), "evaluator.path is missing; the archive of Accel-NASBench is published at"),
     ((*IMAGENET, "evaluator.path=nowhere.tar.gz"), "evaluator.path=nowhere.tar.gz: no such file; the archive of Accel"),
     ((*IMAGENET, "evaluator.path=truncated.tar.gz"), "truncated.tar.gz: not a whole .tar.gz archive"),
+    ((*IMAGENET, "evaluator.path=checksum.tar.gz"), "checksum.tar.gz: not a whole .tar.gz archive"),
+    ((*IMAGENET, "evaluator.path=cut.tar"), "cut.tar: 600 files result_*.json in it, not the 1,200 of https"),
     ((*IMAGENET, "evaluator.path=note.txt"), "note.txt: not a whole .tar.gz archive"),
     ((*IMAGENET, "evaluator.path=nothing"), "nothing: not a whole .tar.gz archive"),
-    ((*IMAGENET, "evaluator.path=other.tar.gz"), "other.tar.gz: 0 files result_*.json in it, not the 5,138 of https"),
+    ((*IMAGENET, "evaluator.path=other.tar.gz"), "other.tar.gz: 0 files result_*.json in it, not the 1,200 of https"),
     ((*IMAGENET, "evaluator.path=empty"), "empty: 0 files result_*.json"),
     ((*IMAGENET, "evaluator.path=torn"), "torn: result_7.json: "),
     ((*IMAGENET, "evaluator.path=fields"), "fields: result_7.json has no 'platform_perf'"),
@@ -304,6 +315,7 @@ BAD_INPUT = [
     ((*IMAGENET, "evaluator.noise=-1"), "evaluator.noise=-1: it must be a number 0 or more"),
     ((*IMAGENET, "evaluator.noise=loud"), "evaluator.noise=loud: it must be a number 0 or more"),
     (MACRO, "evaluator.path is missing; the table of NAS-Bench-Macro is published at https://github.com/xiusu/"),
+    ((*MACRO, "evaluator.path="), "evaluator.path is missing; the table of NAS-Bench-Macro is published at"),
     ((*MACRO, "evaluator.path=nowhere.json"), "evaluator.path=nowhere.json: no such file; the table of NAS-Bench"),
     ((*MACRO, "evaluator.path=note.txt"), "note.txt: "),
     ((*MACRO, "evaluator.path=nothing"), "nothing: "),
@@ -323,6 +335,10 @@ def broken_files(made_up: Path, cache: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(work)
     packed = (made_up / "results.tar.gz").read_bytes()
     (work / "truncated.tar.gz").write_bytes(packed[: len(packed) // 2])
+    (work / "checksum.tar.gz").write_bytes(packed[:-8] + bytes(8))
+    with tarfile.open(made_up / "results.tar.gz") as whole:  # cut between two members
+        ends = [member for member in whole if member.isfile()][600].offset
+    (work / "cut.tar").write_bytes(gzip.decompress(packed)[:ends])
     (work / "note.txt").write_text("\u00fc is not an archive")
     (work / "nothing").touch()
     with tarfile.open(work / "other.tar.gz", "w:gz") as other:
@@ -336,7 +352,7 @@ def broken_files(made_up: Path, cache: Path, tmp_path: Path, monkeypatch: pytest
         "accuracy": json.dumps({**good, "metrics": {"val_top1": 140}}),
     }.items():
         (work / name).mkdir()
-        for number in range(1000):
+        for number in range(1200):
             (work / name / f"result_{number}.json").write_text(text if number == 7 else json.dumps(good))
     (work / "other.json").write_text('{"a": 1}')
     (work / "list.json").write_text("[1, 2]")

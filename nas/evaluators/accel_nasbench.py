@@ -39,7 +39,7 @@ DEVICES: dict[str, dict[str, str]] = {
     "zcu102": {"throughput": "throughput_zcu102", "latency": "latency_zcu102"},
     "vck190": {"throughput": "throughput_vck190", "latency": "latency_vck190"},
 }
-_LEAST = 1000  # results; fewer are a part of the archive, from which nothing is learned well
+RESULTS = 5138  # in the archive; from a part of it, a worse predictor would be learned
 _SPACE = EfficientNet()
 _FIELDS = {"expand": "e", "kernel": "k", "layers": "l", "se": "se"}  # of a decision's name, and in the archive
 
@@ -147,8 +147,8 @@ def read_archive(path: str | Path) -> Archive:
     """
     path = Path(path)
     contents = _files(path) if path.is_dir() else _members(path)
-    if len(contents) < _LEAST:
-        raise InputError(f"{path}: {len(contents)} files result_*.json in it, not the 5,138 of {ADDRESS}")
+    if len(contents) != RESULTS:
+        raise InputError(f"{path}: {len(contents):,} files result_*.json in it, not the {RESULTS:,} of {ADDRESS}")
     picks, top1, macs, params, speeds = zip(
         *(_row(path, name, contents[name]) for name in sorted(contents)), strict=True
     )
@@ -250,6 +250,8 @@ def _members(path: Path) -> dict[str, bytes]:
                 file = archive.extractfile(member) if fnmatch(Path(member.name).name, "result_*.json") else None
                 if file is not None:
                     contents[Path(member.name).name] = file.read()
+            while archive.fileobj is not None and archive.fileobj.read(1 << 20):  # to its end, where gzip has the CRC
+                pass
     except (tarfile.TarError, EOFError, zlib.error, OSError):
         raise InputError(f"{path}: not a whole .tar.gz archive; it is published at {ADDRESS}") from None
     return contents

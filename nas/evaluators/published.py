@@ -11,7 +11,7 @@ from convnets.errors import InputError
 
 def published_file(setting: str, path: str | Path | None, name: str, address: str) -> Path:
     """`path` if something is there; InputError saying where the project publishes `name` otherwise."""
-    if path is None:
+    if path is None or path == "":  # Path("") is the current folder
         raise InputError(f"{setting} is missing; {name} is published at {address}")
     path = Path(path)
     if not path.exists():
