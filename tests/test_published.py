@@ -165,6 +165,12 @@ def test_a_network_alone_is_predicted_as_among_others(made_up: Path, cache: Path
         evaluator.accuracies([one[:-1] for one in picks])
 
 
+def test_a_choice_that_no_trained_network_has_is_predicted(cache: Path) -> None:
+    picks = np.random.default_rng(0).integers(2, size=(200, 4))
+    trees = boosted_trees.fit(picks, picks.sum(axis=1).astype(float), choices=3)
+    assert trees.predict(np.array([[2, 2, 2, 2]])) == trees.predict(np.array([[1, 1, 1, 1]]))
+
+
 def test_no_network_is_held_out_from_its_twin() -> None:
     picks = np.random.default_rng(0).integers(2, size=(500, 4))  # 16 networks
     folds = boosted_trees._folds(picks)

@@ -41,6 +41,7 @@ DEVICES: dict[str, dict[str, str]] = {
 }
 RESULTS = 5138  # in the archive; from a part of it, a worse predictor would be learned
 _SPACE = EfficientNet()
+_CHOICES = max(len(decision.choices) for decision in _SPACE.decisions)
 _FIELDS = {"expand": "e", "kernel": "k", "layers": "l", "se": "se"}  # of a decision's name, and in the archive
 
 
@@ -174,7 +175,7 @@ class _Results:
             archive = self._read()
             return archive.picks, archive.top1
 
-        trees, new = load_or_fit("accel_nasbench-top1", self._hash, read)
+        trees, new = load_or_fit("accel_nasbench-top1", self._hash, _CHOICES, read)
         if new:
             _say("ImageNet top-1", trees.quality, f"{trees.quality.error:.2f} points")
         return trees
@@ -187,7 +188,7 @@ class _Results:
             known = ~np.isnan(archive.speed[field])
             return archive.picks[known], np.log(archive.speed[field][known])
 
-        trees, new = load_or_fit(f"accel_nasbench-{field}", self._hash, read)
+        trees, new = load_or_fit(f"accel_nasbench-{field}", self._hash, _CHOICES, read)
         if new:
             _say(field.replace("_", " on "), trees.quality, f"{100 * trees.quality.error:.1f}%")
         return trees

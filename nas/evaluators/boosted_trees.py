@@ -88,14 +88,17 @@ class BoostedTrees:
         return predicted
 
 
-def fit(picks: Integers, targets: Floats) -> BoostedTrees:
-    """Trees fitted to all networks, and how well such trees predict held-out ones (FOLDS folds)."""
+def fit(picks: Integers, targets: Floats, choices: int) -> BoostedTrees:
+    """Trees fitted to all networks, and how well such trees predict held-out ones (FOLDS folds).
+
+    choices  the most that a decision of the space has; `picks` may lack some of them.
+    """
     fold = _folds(picks)
     held_out = np.empty(len(targets))
     for number in range(FOLDS):
         held_out[fold == number] = _fit(picks[fold != number], targets[fold != number]).predict(picks[fold == number])
     trees, quality = _fit(picks, targets), _quality(targets, held_out)
-    base, bits, leaves = _tables(trees, picks)
+    base, bits, leaves = _tables(trees, picks.shape[1], choices)
     fitted = BoostedTrees(base, bits, leaves, quality)
     # scikit-learn does not promise the shape of its trees; that it did not change is checked wherever it is used.
     if not np.allclose(fitted.predict(picks), trees.predict(picks), rtol=1e-9, atol=1e-9):
@@ -103,19 +106,22 @@ def fit(picks: Integers, targets: Floats) -> BoostedTrees:
     return fitted
 
 
-def load_or_fit(name: str, data: str, read: Callable[[], tuple[Integers, Floats]]) -> tuple[BoostedTrees, bool]:
+def load_or_fit(
+    name: str, data: str, choices: int, read: Callable[[], tuple[Integers, Floats]]
+) -> tuple[BoostedTrees, bool]:  # fmt: skip
     """What `fit` came to earlier, kept on disk, or now; True where it was fitted now.
 
-    name, data  what the targets are, and a hash of where they come from. Together with the settings and scikit-learn's
-                version they are the name of the file, in $XDG_CACHE_HOME/phinas or ~/.cache/phinas.
+    name, data  what the targets are, and a hash of where they come from. Together with the choices, the settings and
+                scikit-learn's version they are the name of the file, in $XDG_CACHE_HOME/phinas or ~/.cache/phinas.
+    choices     as of `fit`.
     read        gives picks and targets, and is called only where there is something to fit.
     A damaged file is written anew; where the folder cannot be written, nothing is kept.
     """
-    file = _cache_file(name, data)
+    file = _cache_file(name, data, choices)
     kept = _load(file)
     if kept is not None:
         return kept, False
-    trees = fit(*read())
+    trees = fit(*read(), choices)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, _content(trees))
@@ -156,11 +162,11 @@ def _quality(targets: Floats, predicted: Floats) -> Quality:
     )
 
 
-def _tables(trees: Any, picks: Integers) -> tuple[float, npt.NDArray[np.uint8], Floats]:
+def _tables(trees: Any, decisions: int, most_choices: int) -> tuple[float, npt.NDArray[np.uint8], Floats]:
     """`base`, `bits` and `leaves` of fitted trees."""
     nodes = [predictor.nodes for (predictor,) in trees._predictors]
-    choices = np.arange(picks.max() + 1)
-    bits = np.full((picks.shape[1], len(choices), len(nodes)), (1 << LEAVES) - 1, dtype=np.uint8)
+    choices = np.arange(most_choices)
+    bits = np.full((decisions, most_choices, len(nodes)), (1 << LEAVES) - 1, dtype=np.uint8)
     leaves = np.zeros((len(nodes), LEAVES))
     for tree, table in enumerate(nodes):
         found = 0
@@ -185,9 +191,9 @@ def _tables(trees: Any, picks: Integers) -> tuple[float, npt.NDArray[np.uint8], 
 # --- the cache -------------------------------------------------------------------------------------------------------
 
 
-def _cache_file(name: str, data: str) -> Path:
+def _cache_file(name: str, data: str, choices: int) -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    identity = json.dumps([data, SETTINGS, FOLDS, version("scikit-learn")], sort_keys=True)
+    identity = json.dumps([data, choices, SETTINGS, FOLDS, version("scikit-learn")], sort_keys=True)
     return Path(home) / "phinas" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
 
 
