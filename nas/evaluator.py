@@ -30,7 +30,8 @@ class Evaluator(Protocol):
     """Measures networks. Must pickle: engines ship it to their workers, once.
 
     May also have `check(network)`, which raises InputError for a network that it can say nothing about: a search calls
-    it with the first proposal, before anything is written.
+    it with the first proposal, before anything is written. And `expected(network)`, the accuracy without noise, if it
+    adds some: an experiment compares networks by that.
     """
 
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:

@@ -28,6 +28,7 @@ from nas.journal import Entry, read_journal
 from nas.loop import best_of
 from nas.objective import read_objective
 from nas.reward import RewardOf, on_targets
+from search_spaces.space import decode
 
 PICTURE_WIDTH = 1600  # pixels
 
@@ -149,7 +150,11 @@ def _compare(folder: Path, config: DictConfig, experiment: Experiment, searches:
     reward = on_targets(construct(config, "reward"), objective.targets)
     evaluator = construct(config, "evaluator")
     costs_of = _costs_with(construct(config, "device"))
-    rows = [*_found(searches, experiment), *_known(experiment, evaluator, costs_of, reward, config.seed)]
+    space = construct(config, "space")
+    rows = [
+        *_found(searches, experiment, evaluator, space, reward),
+        *_known(experiment, evaluator, costs_of, reward, config.seed),
+    ]
     trained = _trained(evaluator, reward) if isinstance(construct(config, "device"), NoDevice) else None
     if trained is not None:
         rows.append(trained.best)
@@ -164,20 +169,18 @@ def _compare(folder: Path, config: DictConfig, experiment: Experiment, searches:
     _say(f"written: {folder}/comparison.csv, comparison.png")
 
 
-def _found(searches: Mapping[str, list[Entry]], experiment: Experiment) -> Iterator[Compared]:
-    """The best network of each search."""
+def _found(
+    searches: Mapping[str, list[Entry]], experiment: Experiment, evaluator: Any, space: Any, reward: RewardOf
+) -> Iterator[Compared]:  # fmt: skip
+    """The best network of each search; what it is worth without noise, where the evaluator knows."""
     for controller, entries in searches.items():
         best = best_of(entries)
         if best is not None and best.accuracy is not None:
-            found = (
-                f"found by {controller}",
-                "found",
-                best.accuracy,
-                experiment.source,
-                best.costs,
-                best.reward,
-                best.key,
-            )
+            accuracy, worth = best.accuracy, best.reward
+            if hasattr(evaluator, "expected"):
+                accuracy = evaluator.expected(decode(space, best.picks))
+                worth = float(reward(accuracy, best.costs))
+            found = f"found by {controller}", "found", accuracy, experiment.source, best.costs, worth, best.key
             yield Compared(*found, controller=controller)
 
 
@@ -190,10 +193,14 @@ def _known(
         try:
             if hasattr(evaluator, "check"):
                 evaluator.check(network)
-            *_, (_, last) = measure(evaluator, network, seed)
+            if hasattr(evaluator, "expected"):
+                accuracy = evaluator.expected(network)
+            else:
+                *_, (_, last) = measure(evaluator, network, seed)
+                accuracy = last.accuracy
         except (InputError, EvaluationFailed):  # it is in another space than the evaluator's
             continue
-        yield _compared(known.title, "reference", last.accuracy, experiment.source, network, costs_of, reward)
+        yield _compared(known.title, "reference", accuracy, experiment.source, network, costs_of, reward)
 
 
 def _published(

@@ -180,6 +180,32 @@ def test_the_picture_stands_without_any_result(empty_folder: Path) -> None:
             png(comparison_figure(searches, rows, None, objective, lambda a, c: a, "accuracy"), "empty.png", 800)
 
 
+# An evaluator whose noise is far beyond what networks differ by.
+NOISY = """
+from nas.evaluator import Measurement
+from nas.evaluators.published import with_noise
+
+
+class Noisy:
+    def expected(self, network):
+        return 0.5
+
+    def __call__(self, network, seed):
+        yield Measurement(with_noise(0.5, 10, seed))
+"""
+
+
+def test_networks_are_compared_without_noise(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (empty_folder / "noisy.py").write_text(NOISY)
+    monkeypatch.syspath_prepend(str(empty_folder))
+    assert main([*OWN, "evaluator._target_=noisy.Noisy"]) == 0
+    rows = pd.read_csv(empty_folder / "runs" / "mine" / "comparison.csv")
+    assert list(rows.accuracy[:4]) == [0.5] * 4
+    assert list(rows.reward[:4]) == pytest.approx(list(0.5 * (rows.macs[:4] / 400e6) ** -0.07))
+    for controller in ("random", "evolution"):
+        assert pd.read_csv(empty_folder / "runs" / f"mine-{controller}" / "trials.csv").accuracy.max() > 0.55
+
+
 @needs_archive
 def test_b0_is_beaten_on_published_results(empty_folder: Path, command_environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nas.search", "experiment=b0", f"evaluator.path={ARCHIVE}", "budget=60"]

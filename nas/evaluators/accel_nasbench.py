@@ -94,6 +94,11 @@ class AccelNASBench:
         """Predicted accuracies without noise, fractions [networks], for picks [networks, 28] of EfficientNet()."""
         return np.clip(self._trees.predict(np.asarray(picks)) / 100, 0.0, 1.0)
 
+    def expected(self, network: Network) -> float:
+        """The predicted accuracy without noise. Raises InputError for a network of another space."""
+        [accuracy] = self.accuracies([_picks(network, "evaluator=accel_nasbench")])
+        return float(accuracy)
+
     def trained(self) -> Iterator[tuple[Network, float]]:
         """The networks of the archive with the accuracies that their trainings came to, fractions."""
         archive = read_archive(self._path)
@@ -102,8 +107,7 @@ class AccelNASBench:
 
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         """Yield the one measurement. Raises InputError for a network of another space."""
-        [accuracy] = self.accuracies([_picks(network, "evaluator=accel_nasbench")])
-        yield Measurement(with_noise(float(accuracy), self.noise, seed))
+        yield Measurement(with_noise(self.expected(network), self.noise, seed))
 
 
 class AccelNASBenchDevice:

@@ -44,9 +44,13 @@ class NasBenchMacroTable:
         accuracies: npt.NDArray[np.float64] = self._accuracy[tuple(np.asarray(picks).T)]
         return accuracies
 
+    def expected(self, network: Network) -> float:
+        """The accuracy without noise. Raises InputError for a network of another space."""
+        return float(self._accuracy[_picks(network)])
+
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         """Yield the one measurement. Raises InputError for a network of another space."""
-        yield Measurement(with_noise(float(self._accuracy[_picks(network)]), self.noise, seed))
+        yield Measurement(with_noise(self.expected(network), self.noise, seed))
 
 
 def read_table(path: str | Path) -> npt.NDArray[np.float64]:
