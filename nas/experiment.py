@@ -19,7 +19,7 @@ from convnets.atomic_file import write_atomically
 from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, cost_of
 from convnets.reference import reference
-from nas.costs import cost_short, cost_title
+from nas.costs import cost_short, cost_title, within
 from nas.device import NoDevice
 from nas.evaluator import EvaluationFailed, measure
 from nas.figures.comparison import Compared, Trained, comparison_figure
@@ -155,7 +155,9 @@ def _compare(folder: Path, config: DictConfig, experiment: Experiment, searches:
         *_found(searches, experiment, evaluator, space, reward),
         *_known(experiment, evaluator, costs_of, reward, config.seed),
     ]
-    trained = _trained(evaluator, reward) if isinstance(construct(config, "device"), NoDevice) else None
+    trained = (
+        _trained(evaluator, reward, objective.limits) if isinstance(construct(config, "device"), NoDevice) else None
+    )
     if trained is not None:
         rows.append(trained.best)
     rows += _published(experiment, costs_of, reward)
@@ -213,13 +215,15 @@ def _published(
             yield _compared(known.title, "published", known.published, "published", network, costs_of, reward)
 
 
-def _trained(evaluator: Any, reward: RewardOf) -> Trained | None:
-    """The networks that an evaluator knows of real trainings, if it is one that knows some."""
+def _trained(evaluator: Any, reward: RewardOf, limits: Mapping[str, float]) -> Trained | None:
+    """The networks within the limits that an evaluator knows of real trainings, if it is one that knows some."""
     if not hasattr(evaluator, "trained"):
         return None
     costs, accuracies, best = [], [], None
     for network, accuracy in evaluator.trained():
         row = _compared("", "trained", accuracy, "trained", network, _counted, reward)
+        if not within(row.costs, limits):
+            continue
         costs.append(row.costs)
         accuracies.append(accuracy)
         if best is None or (row.reward or 0.0) > (best.reward or 0.0):

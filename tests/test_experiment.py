@@ -206,6 +206,32 @@ def test_networks_are_compared_without_noise(empty_folder: Path, monkeypatch: py
         assert pd.read_csv(empty_folder / "runs" / f"mine-{controller}" / "trials.csv").accuracy.max() > 0.55
 
 
+# An evaluator that knows of two real trainings; the larger network is the better one.
+TRAINED = """
+from convnets.reference import reference
+from nas.evaluators.synthetic import Synthetic
+
+
+class Knows(Synthetic):
+    def trained(self):
+        yield reference("efficientnet_b0"), 0.6
+        yield reference("efficientnet_b1"), 0.9
+"""
+
+
+def test_trained_networks_are_compared_within_the_limits(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    (empty_folder / "knows.py").write_text(TRAINED)
+    monkeypatch.syspath_prepend(str(empty_folder))
+    for limits, accuracy, count in (([], 0.9, 2), (["limits.macs=450e6"], 0.6, 1), (["limits.params=5e6"], None, 0)):
+        assert main([*OWN, "evaluator._target_=knows.Knows", "budget=3", f"name=within-{count}", *limits]) == 0
+        rows = pd.read_csv(empty_folder / "runs" / f"within-{count}" / "comparison.csv")
+        known = rows[rows.source == "trained"]
+        assert list(known.network) == ([f"best of {count} trained"] if count else [])
+        assert list(known.accuracy) == ([accuracy] if count else [])
+
+
 @needs_archive
 def test_b0_is_beaten_on_published_results(empty_folder: Path, command_environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nas.search", "experiment=b0", f"evaluator.path={ARCHIVE}", "budget=60"]
