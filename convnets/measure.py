@@ -60,7 +60,7 @@ def latency(
 
     Passes are timed until the quartiles are no further apart than `spread` of the median, or for `seconds`. Other work
     on the machine makes passes slower, never faster: where the quartiles lie far apart, trust the lower one.
-    `resolution` replaces the network's own.
+    `resolution` replaces the network's own. On CUDA, convolutions may use TF32, as torch lets them by default.
     Torch's number of threads and its random generator are as before afterwards.
     Raises DoesNotFit where the memory of the device is too small.
     """
@@ -191,7 +191,13 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if hasattr(device, "timing"):  # ThisMachine, which has two names where its module is the command
             timing = device.timing(arch)
-            content |= {**vars(device), "latency": asdict(timing), "throughput": device.batch_size / timing.median}
+            per_image = timing.median / device.batch_size
+            content |= {
+                **vars(device),
+                "latency": per_image,
+                "throughput": 1 / per_image,
+                "batch_latency": asdict(timing),
+            }
             rows = _rows(timing, device)
         elif costs := device.costs(arch):
             content |= {"costs": dict(costs)}
@@ -220,9 +226,10 @@ def _rows(timing: Timing, device: ThisMachine) -> dict[str, str]:
     """What a timing says, for people."""
     what = "one image" if device.batch_size == 1 else f"a batch of {device.batch_size}"
     cores = f", {device.threads} thread{'s' if device.threads > 1 else ''}" if device.kind == "cpu" else ""
+    precision = "float32 (convolutions: TF32 where there is)" if device.kind == "cuda" else "float32"
     rows = {
         f"latency of {what}": f"{1e3 * timing.median:.2f} ms ({1e3 * timing.lower:.2f} to {1e3 * timing.upper:.2f})",
-        "median and quartiles of": f"{timing.passes} passes on {device.kind}{cores}, float32",
+        "median and quartiles of": f"{timing.passes} passes on {device.kind}{cores}, {precision}",
         "throughput": f"{device.batch_size / timing.median:,.1f} images/s",
     }
     return rows if timing.memory is None else {**rows, "peak memory": f"{timing.memory / 2**20:,.0f} MiB"}

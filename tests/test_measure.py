@@ -104,8 +104,11 @@ def test_the_command_prints_a_table_and_writes_a_folder(
     assert "386M MACs (0.77 GFLOPs)" in printed and "latency of one image" in printed and "1 thread" in printed
     found = json.loads((empty_folder / "runs/a/summary.json").read_text())
     assert found["macs"] == 385814752 and found["params"] == 5288548 and found["device"] == "cpu"
-    assert found["latency"]["lower"] <= found["latency"]["median"] <= found["latency"]["upper"]
-    assert found["throughput"] == pytest.approx(1 / found["latency"]["median"]) and found["resolution"] == 32
+    batch = found["batch_latency"]
+    assert batch["lower"] <= batch["median"] <= batch["upper"] and found["resolution"] == 32
+    assert found["latency"] == pytest.approx(batch["median"]) and found["throughput"] == pytest.approx(
+        1 / batch["median"]
+    )
     assert yaml.safe_load((empty_folder / "runs/a/config.yaml").read_text())["provenance"]
     with pytest.raises(InputError, match="name=a: runs/a is there already"):
         main(["model=efficientnet_b0", "device=cpu", *QUICK, "name=a"])
@@ -115,7 +118,8 @@ def test_the_command_reads_a_file(empty_folder: Path, capsys: pytest.CaptureFixt
     write_arch(SMALL, empty_folder / "mine.yaml")
     main(["model=mine.yaml", "device=cpu", *QUICK, "name=a", "device.batch_size=2"])
     assert "a batch of 2" in capsys.readouterr().out
-    assert json.loads((empty_folder / "runs/a/summary.json").read_text())["key"] == SMALL.key()
+    found = json.loads((empty_folder / "runs/a/summary.json").read_text())
+    assert found["key"] == SMALL.key() and found["latency"] == found["batch_latency"]["median"] / 2
 
 
 @pytest.mark.parametrize(
