@@ -199,6 +199,8 @@ def main(arguments: Sequence[str]) -> int:
                 "batch_latency": asdict(timing),
             }
             rows = _rows(timing, device)
+        elif not callable(getattr(device, "costs", None)):
+            raise InputError(f"device={names['device']}: it has no method costs(network)")
         elif costs := device.costs(arch):
             content |= {"costs": dict(costs)}
             rows = {name: f"{value:.6g}" for name, value in costs.items()}

@@ -73,7 +73,10 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
         reward(0.5, objective.targets)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"reward={names['reward']}: {error}") from None
-    problem = SearchProblem(space, reward, objective.limits, objective.front, construct(config, "device"))
+    device = construct(config, "device")
+    if not callable(getattr(device, "costs", None)):
+        raise InputError(f"device={names['device']}: it has no method costs(network)")
+    problem = SearchProblem(space, reward, objective.limits, objective.front, device)
     problem.recall(entries)
     objective.check(tuple(entries[0].costs) if entries else problem.cost_names(), names["device"])
     controller = construct(config, "controller", problem=problem, seed=seed)

@@ -154,6 +154,7 @@ BAD_INPUT = [
     (["device=cpu", "device.threads=0", "targets.latency=1"], "threads=0"),
     (["device=here", "device.kind=tpu", "targets.latency=1"], "kind=tpu"),
     ([METER, "device.mood=3", "targets.energy=1"], "mood"),
+    (["device._target_=builtins.dict"], "device=builtins.dict: it has no method costs(network)"),
 ]
 
 

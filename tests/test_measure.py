@@ -130,6 +130,10 @@ def test_the_command_reads_a_file(empty_folder: Path, capsys: pytest.CaptureFixt
         (["model=nowhere.yaml"], "nowhere.yaml"),
         (["model=efficientnet_b0", "device=moon"], "device=moon: there is no such device"),
         (["model=efficientnet_b0", "device=none"], "device=none measures nothing; allowed: here, cpu, cuda"),
+        (
+            ["model=efficientnet_b0", "device._target_=builtins.object"],
+            "device=builtins.object: it has no method costs",
+        ),
         (["model=efficientnet_b0", "device=cpu", "device.batch_size=0"], "batch_size=0"),
         (["model=efficientnet_b0", "device=cpu", "device.resolution=0"], "resolution=0"),
         (["model=efficientnet_b0", "device=cpu", "device.seconds=0"], "seconds=0"),
