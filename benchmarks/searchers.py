@@ -203,22 +203,14 @@ def _optuna(sampler: str, title: str, caps: dict[tuple[str, bool], int] | None =
     )
 
 
-def _pyglove() -> str:
-    import pyglove  # noqa: F401
+def _installed(module: str, package: str) -> Callable[[], str]:
+    """The version of a library, as a function that raises ImportError where it is missing."""
 
-    return version("pyglove")
+    def state() -> str:
+        import_module(module)
+        return version(package)
 
-
-def _syne_tune() -> str:
-    import syne_tune  # noqa: F401
-
-    return version("syne-tune")
-
-
-def _smac() -> str:
-    import smac  # noqa: F401
-
-    return version("smac")
+    return state
 
 
 ENTRANTS: dict[str, Entrant] = {
@@ -235,12 +227,16 @@ ENTRANTS: dict[str, Entrant] = {
     ),
     "optuna_tpe": _optuna("TPESampler", "TPE"),
     "optuna_nsga2": _optuna("NSGAIISampler", "NSGA-II"),
-    "pyglove": Entrant("PyGlove evolution", lambda problem, seed, *_: PyGlove(problem, seed), _pyglove),
-    "syne_tune": Entrant("Syne Tune evolution", lambda problem, seed, *_: SyneTune(problem, seed), _syne_tune),
+    "pyglove": Entrant(
+        "PyGlove evolution", lambda problem, seed, *_: PyGlove(problem, seed), _installed("pyglove", "pyglove")
+    ),
+    "syne_tune": Entrant(
+        "Syne Tune evolution", lambda problem, seed, *_: SyneTune(problem, seed), _installed("syne_tune", "syne-tune")
+    ),
     "smac": Entrant(
         "SMAC3",
         Smac,
-        _smac,
+        _installed("smac", "smac"),
         caps={("imagenet", False): 150, ("imagenet", True): 150, ("macro", False): 100, ("macro", True): 100},
         slow=True,
     ),

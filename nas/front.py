@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nas.costs import to_minimise
+from nas.costs import higher_is_better, to_minimise
 from nas.journal import Entry
 
 
@@ -40,11 +40,10 @@ def spread(front: Sequence[Entry], most: int) -> list[Entry]:
 def reference(entries: Sequence[Entry], costs: Sequence[str], limits: Mapping[str, float]) -> dict[str, float]:
     """Cost -> where its hypervolume begins: the limit where there is one, else the worst evaluated to the end."""
     complete = [entry for entry in entries if entry.complete]
-    worst = {
-        name: max((entry.costs[name] for entry in complete), key=lambda cost, name=name: to_minimise(name, cost))  # type: ignore[misc]
-        for name in costs
-        if name not in limits
-    }
+    worst = {}
+    for name in costs:
+        values = [entry.costs[name] for entry in complete]
+        worst[name] = min(values) if higher_is_better(name) else max(values)
     return {name: float(limits[name] if name in limits else worst[name]) for name in costs}
 
 
