@@ -1,20 +1,16 @@
-"""Progress of a search: a bar on a terminal, plain lines elsewhere, and how long each evaluation took."""
+"""Progress of a command that evaluates: a bar on a terminal, plain lines elsewhere; and how long evaluations took."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-from nas.costs import cost_text
-from nas.journal import Entry
-from nas.loop import best_of
 
 PLAIN_INTERVAL = 1.0  # seconds; plain lines come no faster, so that a log of 100,000 evaluations stays readable
 
@@ -65,60 +61,49 @@ def read_timings(path: Path) -> dict[int, tuple[float, float]]:
     return timings
 
 
-class Watch(Protocol):
-    """Shows one finished evaluation."""
+class Show(Protocol):
+    """Shows one finished evaluation: what came of it in a line, and the best so far."""
 
-    def __call__(self, entry: Entry) -> None: ...
+    def __call__(self, line: str, best: str) -> None: ...
 
 
 @contextmanager
-def progress(console: Console, entries: list[Entry], budget: int, costs: Sequence[str] = ("macs",)) -> Iterator[Watch]:
-    """Show finished/budget, rate, best reward and time left, for the evaluations on top of `entries`.
+def progress(console: Console, title: str, done: int, total: int) -> Iterator[Show]:
+    """Show finished/total, the best so far, the rate and the time left, for the evaluations on top of `done`.
 
-    Of each network the `costs` are shown, on lines that have room for them.
+    title  what is going on, in a word; it stands before the bar.
     """
-    start, before = time.monotonic(), len(entries)
-    finished, best = before, best_of(entries)
+    start, finished = time.monotonic(), done
     last_line = 0.0
 
-    def note(entry: Entry) -> str:
-        nonlocal finished, best
+    def note(best: str) -> str:
+        nonlocal finished
         finished += 1
-        best = best_of([e for e in (best, entry) if e])
         elapsed = time.monotonic() - start
-        rate = (finished - before) / elapsed
-        left = duration_text((budget - finished) / rate)
-        reward = "-" if best is None or best.reward is None else f"{best.reward:.4f}"
+        rate = (finished - done) / elapsed
+        left = duration_text((total - finished) / rate)
         speed = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-        return f"best {reward}  {speed}  left {left}"
+        return f"best {best}  {speed}  left {left}"
 
     if console.is_terminal:
         with Progress(
-            TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
+            TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
             console=console, refresh_per_second=2,
         ) as bar:  # fmt: skip
-            task = bar.add_task("", total=budget, completed=before, note="the first results take a moment")
+            task = bar.add_task("", total=total, completed=done, note="the first results take a moment")
 
-            def show_bar(entry: Entry) -> None:
-                text = note(entry)
+            def show_bar(line: str, best: str) -> None:
+                text = note(best)
                 bar.update(task, completed=finished, note=text)
 
             yield show_bar
     else:
 
-        def show_line(entry: Entry) -> None:
+        def show_line(line: str, best: str) -> None:
             nonlocal last_line
-            text = note(entry)
-            if finished >= budget or time.monotonic() - last_line >= PLAIN_INTERVAL:
+            text = note(best)
+            if finished >= total or time.monotonic() - last_line >= PLAIN_INTERVAL:
                 last_line = time.monotonic()
-                console.print(f"[{finished}/{budget}] {_outcome(entry, costs)}  {text}", markup=False, soft_wrap=True)
+                console.print(f"[{finished}/{total}] {line}  {text}", markup=False, soft_wrap=True)
 
         yield show_line
-
-
-def _outcome(entry: Entry, costs: Sequence[str]) -> str:
-    if entry.error is not None:
-        return f"failed: {entry.error}"
-    halted = f" stopped after {len(entry.curve)}" if entry.stopped else ""
-    known = "  ".join(cost_text(name, entry.costs[name]) for name in costs)
-    return f"accuracy {entry.accuracy:.4f}{halted}  {known}  reward {entry.reward:.4f}"

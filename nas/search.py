@@ -19,7 +19,7 @@ from convnets.checks import check_number, check_whole
 from convnets.cost import macs_text
 from convnets.errors import InputError
 from nas.controller import WALK_LIMIT
-from nas.costs import cost_short, cost_title
+from nas.costs import cost_short, cost_text, cost_title
 from nas.engines import inline
 from nas.experiment import run_experiment
 from nas.front import pareto_front, spread
@@ -103,12 +103,15 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
         timings = Timings(folder / "timings.csv")
         results = _Run(folder, journal, problem, timings, objective, budget, seed, names, arguments)
         _introduce(results)
+        best = best_of(journal.entries)
         try:
-            with progress(_CONSOLE, journal.entries, budget, objective.drawn) as show:
+            with progress(_CONSOLE, "searching", len(journal.entries), budget) as show:
 
                 def watch(entry: Entry, seconds: float) -> None:
+                    nonlocal best
                     timings.add(entry.number, seconds)
-                    show(entry)
+                    best = best_of([known for known in (best, entry) if known])
+                    show(_outcome(entry, objective.drawn), "-" if best is None else f"{best.reward:.4f}")
 
                 state = Search(problem, controller, journal, budget, seed, halving, watch)
                 if not state.done:
@@ -214,6 +217,15 @@ def _conclude(run: _Run, exhausted: bool) -> int:
         f"go on with a larger budget:\n  {run.command(budget=2 * run.budget)}"
     )
     return 0
+
+
+def _outcome(entry: Entry, costs: Sequence[str]) -> str:
+    """What came of one evaluation, with its `costs`, on lines that have room for them."""
+    if entry.error is not None:
+        return f"failed: {entry.error}"
+    halted = f" stopped after {len(entry.curve)}" if entry.stopped else ""
+    known = "  ".join(cost_text(name, entry.costs[name]) for name in costs)
+    return f"accuracy {entry.accuracy:.4f}{halted}  {known}  reward {entry.reward:.4f}"
 
 
 def _best_table(run: _Run, best: Sequence[Entry]) -> Table:
