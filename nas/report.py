@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,11 +21,12 @@ from nas.figures.network import block_name, network_figure, parts_of
 from nas.figures.overview import overview_figure
 from nas.figures.pareto import pareto_figure
 from nas.figures.rewards import reward_figure
-from nas.figures.style import RASTERISED_ABOVE, png, svg
+from nas.figures.style import RASTERISED_ABOVE, png
 from nas.front import hypervolume, pareto_front, reference, spread
 from nas.journal import Entry, read_journal
 from nas.loop import best_of
 from nas.objective import Objective, read_objective
+from nas.page import drawing, render
 from nas.problem import SearchProblem
 from nas.progress import duration_text, read_timings
 from nas.reward import on_targets
@@ -36,7 +34,7 @@ from search_spaces.space import Decision, check_picks, choices_of
 
 PICTURE_WIDTH = 1600  # pixels
 _SHOWN = 20  # members of a front
-_LISTED = 12  # decisions, and reasons of failures; the rest is counted
+_LISTED = 12  # decisions; the rest is counted
 _LEAST_FOR_EFFECTS = 20  # complete evaluations; with fewer, means of a choice are chance
 
 USAGE = """usage: python -m nas.report runs/NAME [png=FILE]
@@ -66,13 +64,12 @@ def report(
     arch = network if isinstance(network, Arch) else None
     complete = [entry for entry in entries if entry.complete]
     effects = _effects(problem.decisions, complete)
-    failures = _failures(entries)
     drawn = network_figure(arch) if arch else None
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    ).get_template("report.html")
-    return page.render(
+    return render(
+        Path(__file__).with_name("report.html"),
         name=name,
+        errors=[(entry.number, entry.error) for entry in entries if entry.error is not None],
+        config_text=config_text,
         objective=str(objective),
         evaluations=len(entries),
         budget=budget,
@@ -80,22 +77,20 @@ def report(
         best=_row(best) if best else None,
         best_costs=[(cost_title(name), cost_short(name, best.costs[name])) for name in _others(best)] if best else [],
         totals=_totals(entries, seconds),
-        reward_svg=Markup(svg(reward_figure(entries), "Reward of each evaluation, and the best so far")),
+        reward_svg=drawing(reward_figure(entries), "Reward of each evaluation, and the best so far"),
         panels=[
             (
                 cost_title(cost),
-                Markup(
-                    svg(
-                        pareto_figure(entries, cost, objective, problem.reward_of, best),
-                        f"Accuracy against {cost_title(cost)}, with the Pareto front",
-                    )
+                drawing(
+                    pareto_figure(entries, cost, objective, problem.reward_of, best),
+                    f"Accuracy against {cost_title(cost)}, with the Pareto front",
                 ),
             )
             for cost in objective.drawn
         ],
         targets=len(objective.targets),
         front=_front(entries, objective),
-        network_svg=Markup(svg(drawn, "The best network as its stages")) if drawn else None,
+        network_svg=drawing(drawn, "The best network as its stages") if drawn else None,
         network_width=round(drawn.get_figwidth() * 80) if drawn else None,
         network_note=_network_note(arch) if arch else None,
         many_layers=arch is not None and any(stage.repeats > 12 for stage in arch.stages),
@@ -107,10 +102,7 @@ def report(
         stopped=any(entry.stopped for entry in entries),
         effects=effects[:_LISTED],
         effects_left=len(problem.decisions) - len(effects[:_LISTED]),
-        failures=failures[:_LISTED],
-        failures_left=max(0, len(failures) - _LISTED),
         rasterised=len(entries) > RASTERISED_ABOVE,
-        config_text=config_text,
     )
 
 
@@ -264,16 +256,6 @@ def _effects(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[d
         }
         for share, decision, counts, means in found
     ]
-
-
-def _failures(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Reasons of failure, the most frequent first; reasons that differ in numbers only are one."""
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.error is not None:
-            groups.setdefault(re.sub(r"\d+(\.\d+)?", "0", entry.error), []).append(entry)
-    ranked = sorted(groups.values(), key=lambda group: (-len(group), group[0].number))
-    return [{"count": len(group), "reason": group[0].error, "first": group[0].number} for group in ranked]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
