@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from convnets.atomic_file import sync_folder
 from convnets.errors import InputError
+from nas.settings import check_same_settings
 from search_spaces.space import Picks
 
 VERSION = 1
@@ -115,7 +116,7 @@ class Journal:
             found, self.entries, sound = read_journal(path)
             started = sound > 0
             if started:
-                _check_same(path, found, settings)
+                check_same_settings(path, found, settings)
             self.repaired = sound < path.stat().st_size
             if self.repaired:
                 os.truncate(path, sound)
@@ -147,27 +148,5 @@ def check_journal(path: Path, settings: Mapping[str, Any]) -> list[Entry]:
         return []
     found, entries, sound = read_journal(path)
     if sound:
-        _check_same(path, found, settings)
+        check_same_settings(path, found, settings)
     return entries
-
-
-def _check_same(path: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """InputError listing every setting in which the journal and this command differ."""
-    if new := [name for name in given if name not in found]:
-        raise InputError(
-            f"{path} was written by an earlier release, which knew no {', '.join(new)}; give another name="
-        )
-    before, now = _flatten(found), _flatten(json.loads(json.dumps(given)))
-    differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    if differing:
-        shown = ", ".join(f"{name}={before.get(name)} (now {now.get(name)})" for name in differing)
-        raise InputError(f"{path} was started with {shown}; give another name= or the same settings")
-
-
-def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, Mapping):
-        return {prefix: settings}
-    leaves: dict[str, Any] = {}
-    for name, value in settings.items():
-        leaves |= _flatten(value, f"{prefix}.{name}" if prefix else name)
-    return leaves

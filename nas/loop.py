@@ -6,13 +6,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from convnets.network import Network
 from nas.controller import Controller, Result
-from nas.evaluator import Evaluator
 from nas.halving import Halving
 from nas.journal import Entry, Journal
 from nas.problem import SearchProblem
@@ -32,7 +30,7 @@ class Candidate:
 
 
 class Search:
-    """The bookkeeping that every engine drives: `propose`, then `keeps` for each measurement, then `finish`.
+    """The bookkeeping of a search, which every engine drives as its `Jobs`.
 
     `watch` is shown every entry once it is safe, with the seconds between its proposal and its end.
     Its state is the journal. Construction replays what the journal holds, so a search that was interrupted and one
@@ -145,15 +143,6 @@ class Search:
         self.controller.tell(
             Result(entry.number, entry.picks, entry.accuracy, entry.reward, entry.stopped, entry.curve)
         )
-
-
-class RunSearch(Protocol):
-    """What an engine is once it is up (`with engine(...) as run_search`): runs evaluations until the search is done.
-
-    Interrupted, it leaves no evaluation half recorded.
-    """
-
-    def __call__(self, search: Search, evaluator: Evaluator) -> None: ...
 
 
 def best_of(entries: list[Entry]) -> Entry | None:

@@ -97,7 +97,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
     # A search that is finished needs no engine; inline costs nothing.
     engine = construct(config, "engine") if len(entries) < budget else inline.engine()
 
-    with engine as run_search, locked(folder):
+    with engine as run_jobs, locked(folder):
         journal = Journal(folder / "journal.jsonl", settings)
         write_config(folder, config)
         timings = Timings(folder / "timings.csv")
@@ -115,7 +115,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
 
                 state = Search(problem, controller, journal, budget, seed, halving, watch)
                 if not state.done:
-                    run_search(state, evaluator)
+                    run_jobs(state, evaluator)
         except KeyboardInterrupt:
             _say(
                 f"\nstopped; {len(journal.entries)} of {budget} evaluations are kept. To go on:\n  {results.command()}"

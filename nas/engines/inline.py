@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nas.engine import Jobs, RunJobs
 from nas.evaluator import EvaluationFailed, Evaluator, measure
-from nas.loop import RunSearch, Search
 
 
 @contextmanager
-def engine() -> Iterator[RunSearch]:
+def engine() -> Iterator[RunJobs]:
     """Nothing has to come up."""
     yield run
 
 
-def run(search: Search, evaluator: Evaluator) -> None:
-    """Evaluate until the search is done. The same seed gives the same journal, to the byte."""
-    while candidate := search.propose():
+def run(jobs: Jobs, evaluator: Evaluator) -> None:
+    """Evaluate until there are no more jobs, in order: the same ones give the same results."""
+    while job := jobs.propose():
         stopped = False
         try:
-            for step, measurement in measure(evaluator, candidate.network, candidate.seed):
-                keeps = search.keeps(candidate.number, step, measurement.accuracy)
+            for step, measurement in measure(evaluator, job.network, job.seed):
+                keeps = jobs.keeps(job.number, step, measurement.accuracy)
                 stopped = not (keeps or measurement.final)
                 if stopped:
                     break
         except EvaluationFailed as failure:
-            search.finish(candidate.number, error=str(failure))
+            jobs.finish(job.number, error=str(failure))
         else:
-            search.finish(candidate.number, stopped=stopped)
+            jobs.finish(job.number, stopped=stopped)

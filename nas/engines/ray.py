@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
+from nas.engine import Jobs, RunJobs
 from nas.engines.watchdog import watched
 from nas.evaluator import EvaluationFailed, Evaluator, measure
-from nas.loop import RunSearch, Search
 
 # Read by Ray when it is imported or started. Our journal is the state, so Tune's own snapshots, logs and Ctrl-C
 # handling would only cost time and stand in the way.
@@ -52,7 +52,7 @@ def engine(
     cpus_per_trial: float = 1,
     gpus_per_trial: float | None = None,
     max_failures: int = 2,
-) -> Iterator[RunSearch]:
+) -> Iterator[RunJobs]:
     """Ray, up and with room for at least one worker; leaving the context stops what it started.
 
     address         an existing cluster ("auto" or host:port); None starts Ray on this machine.
@@ -73,20 +73,20 @@ def engine(
         room = _room(cpus_per_trial, gpus_per_trial)
         limit = room if workers is None else workers
 
-        def run(search: Search, evaluator: Evaluator) -> None:
-            _run(search, evaluator, limit, cpus_per_trial, gpus_per_trial, max_failures)
+        def run(jobs: Jobs, evaluator: Evaluator) -> None:
+            _run(jobs, evaluator, limit, cpus_per_trial, gpus_per_trial, max_failures)
 
         yield run
 
 
 def _run(
-    search: Search, evaluator: Evaluator, limit: int, cpus_per_trial: float, gpus_per_trial: float, max_failures: int
+    jobs: Jobs, evaluator: Evaluator, limit: int, cpus_per_trial: float, gpus_per_trial: float, max_failures: int
 ) -> None:
-    """Evaluate until the search is done.
+    """Evaluate until there are no more jobs.
 
     Raises InputError that an evaluator raised in a worker, and RuntimeError with the worker's traceback for its bugs.
     """
-    driver = _Driver(search, limit, max_failures)
+    driver = _Driver(jobs, limit, max_failures)
     trainable = tune.with_resources(
         tune.with_parameters(_Worker, evaluator=evaluator, threads=max(1, int(cpus_per_trial))),
         {"cpu": cpus_per_trial, "gpu": gpus_per_trial},
@@ -144,11 +144,11 @@ class _Worker(tune.Trainable):
 
 
 class _Driver(Searcher):
-    """Lets the search speak Ray Tune's language: suggests candidates, hands results back."""
+    """Lets the jobs speak Ray Tune's language: suggests them, hands results back."""
 
-    def __init__(self, search: Search, limit: int, max_failures: int) -> None:
+    def __init__(self, jobs: Jobs, limit: int, max_failures: int) -> None:
         super().__init__(metric="accuracy", mode="max")
-        self.search = search
+        self.jobs = jobs
         self.limit = limit
         self.max_failures = max_failures
         self.numbers: dict[str, int] = {}  # trial id -> evaluation number
@@ -162,14 +162,14 @@ class _Driver(Searcher):
         return {}  # Tune keeps a copy to restore itself from; we restore from the journal
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if len(self.search.in_flight) >= self.limit:
+        if len(self.jobs.in_flight) >= self.limit:
             return None
-        candidate = self.search.propose()
-        if candidate is None:
+        job = self.jobs.propose()
+        if job is None:
             # With evaluations in flight one may come back unstarted, or tell the controller of something new.
-            return None if self.search.in_flight else cast("dict[str, Any]", Searcher.FINISHED)  # a string, says Ray
-        self.numbers[trial_id] = candidate.number
-        return {"network": candidate.network, "seed": candidate.seed}
+            return None if self.jobs.in_flight else cast("dict[str, Any]", Searcher.FINISHED)  # a string, says Ray
+        self.numbers[trial_id] = job.number
+        return {"network": job.network, "seed": job.seed}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self.numbers.pop(trial_id)
@@ -178,9 +178,9 @@ class _Driver(Searcher):
         elif self.broken:
             return  # everything ends
         elif "failed" in result:
-            self.search.finish(number, error=result["failed"])
+            self.jobs.finish(number, error=result["failed"])
         else:
-            self.search.finish(number, stopped=trial_id in self.stopped)
+            self.jobs.finish(number, stopped=trial_id in self.stopped)
 
     def _on_death(self, number: int, trial: Trial) -> None:
         """The worker died, and Tune will not start the trial again by itself."""
@@ -189,13 +189,13 @@ class _Driver(Searcher):
             self.bug = str(error)  # it could not come up, as when a module is missing there: no candidate's fault
         elif trial.status == Trial.PENDING and self.never_started[number] < self.max_failures:
             self.never_started[number] += 1
-            self.search.withdraw(number)
+            self.jobs.withdraw(number)
         else:
-            self.search.finish(number, error="its worker died, and so did those that tried it again")
+            self.jobs.finish(number, error="its worker died, and so did those that tried it again")
 
     @property
     def broken(self) -> bool:
-        """Whether the search cannot go on."""
+        """Whether the run cannot go on."""
         return self.bug is not None or self.refused is not None
 
     def save(self, checkpoint_path: str) -> None:
@@ -220,7 +220,7 @@ class _Errors(FIFOScheduler):
 
 
 class _EarlyStopping(Stopper):
-    """Shows the search every measurement, and stops an evaluation, or everything when the search cannot go on."""
+    """Shows the jobs every measurement, and stops an evaluation, or everything when the run cannot go on."""
 
     def __init__(self, driver: _Driver) -> None:
         self.driver = driver
@@ -233,7 +233,7 @@ class _EarlyStopping(Stopper):
         self.driver.refused = self.driver.refused or result.get("refused")
         if "accuracy" not in result:
             return False
-        keeps = self.driver.search.keeps(self.driver.numbers[trial_id], result["step"], result["accuracy"])
+        keeps = self.driver.jobs.keeps(self.driver.numbers[trial_id], result["step"], result["accuracy"])
         if keeps or result["done"]:
             return False
         self.driver.stopped.add(trial_id)

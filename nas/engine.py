@@ -1,0 +1,57 @@
+"""What an engine is, and what it drives: it takes jobs, has an evaluator do them, and gives the outcomes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from convnets.network import Network
+from nas.evaluator import Evaluator
+
+
+class Job(Protocol):
+    """A network on its way to an evaluator. `seed` is the evaluation's own."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def network(self) -> Network: ...
+    @property
+    def seed(self) -> int: ...
+
+
+class Jobs(Protocol):
+    """Work for an engine: `propose`, then `keeps` for each measurement, then `finish`.
+
+    A search is one, a scaling study another. What is finished is on disk when `finish` returns.
+    """
+
+    @property
+    def in_flight(self) -> Mapping[int, Job]:
+        """Jobs that were proposed and are not finished, by number."""
+        ...
+
+    def propose(self) -> Job | None:
+        """The next job, or None while there is none: all is done, or waits for what is in flight."""
+        ...
+
+    def keeps(self, number: int, step: int, accuracy: float) -> bool:
+        """Note the accuracy after a step (counted from 1), and say whether the evaluation is worth continuing."""
+        ...
+
+    def finish(self, number: int, stopped: bool = False, error: str | None = None) -> object:
+        """Record the outcome: evaluated to the end, stopped early, or failed for the network's own fault."""
+        ...
+
+    def withdraw(self, number: int) -> None:
+        """Give a job back whose evaluation never began; it is proposed again."""
+        ...
+
+
+class RunJobs(Protocol):
+    """What an engine is once it is up (`with engine(...) as run_jobs`): runs evaluations until there are no more.
+
+    Interrupted, it leaves no evaluation half recorded.
+    """
+
+    def __call__(self, jobs: Jobs, evaluator: Evaluator) -> None: ...

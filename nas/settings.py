@@ -1,0 +1,32 @@
+"""Settings of a run: what must agree before results of two runs of a command are counted together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convnets.errors import InputError
+
+
+def check_same_settings(path: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """InputError listing every setting in which what was `found` in the file and what is `given` now differ."""
+    if new := [name for name in given if name not in found]:
+        raise InputError(
+            f"{path} was written by an earlier release, which knew no {', '.join(new)}; give another name="
+        )
+    before, now = _flatten(found), _flatten(json.loads(json.dumps(given)))
+    differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if differing:
+        shown = ", ".join(f"{name}={before.get(name)} (now {now.get(name)})" for name in differing)
+        raise InputError(f"{path} was started with {shown}; give another name= or the same settings")
+
+
+def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        return {prefix: settings}
+    leaves: dict[str, Any] = {}
+    for name, value in settings.items():
+        leaves |= _flatten(value, f"{prefix}.{name}" if prefix else name)
+    return leaves
