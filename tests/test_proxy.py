@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from convnets.arch import Arch, Stage, Stem
 from convnets.errors import InputError
 from nas.evaluator import EvaluationFailed, measure
 from nas.evaluators.proxy import Proxy
+from training.augment import samples
 from training.dataset import Dataset, Images
 from training.recipe import Recipe
 
@@ -29,18 +32,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def proxy(lr: float = 0.05) -> Proxy:
+def proxy(lr: float = 0.05, **settings: Any) -> Proxy:
     random = np.random.default_rng(0)
     labels = np.arange(48) % 3
     pixels = (random.integers(0, 60, (48, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8)
     images = Images(pixels, labels)
     recipe = Recipe(epochs=3, batch_size=8, lr=lr, recalibrate=24)
-    return Proxy(Dataset(images, images, ("a", "b", "c")), recipe, resolution=12, stem_stride=1)
+    settings = {"recipe": recipe, "resolution": 12, "stem_stride": 1} | settings
+    return Proxy(Dataset(images, images, ("a", "b", "c")), **settings)
 
 
 def test_it_scores_each_epoch_and_ends_with_a_final_one() -> None:
     steps = [(step, measurement.final) for step, measurement in measure(proxy(), TINY, 0)]
     assert steps == [(1, False), (2, False), (3, True)]
+
+
+def test_it_scores_seldom_if_asked_to_and_trains_the_same() -> None:
+    seldom = proxy(score_every=2)
+    always, scored = list(proxy()(TINY, 0)), list(seldom(TINY, 0))
+    assert scored == always[1:]  # after the second and the third, which is the last
+    assert (seldom.epochs, proxy().epochs, proxy(score_every=9).epochs) == (len(scored), 3, 1)
 
 
 def test_the_seed_decides_the_score_also_after_pickling() -> None:
@@ -57,6 +68,23 @@ def test_it_adapts_an_arch_to_the_data_only_while_training() -> None:
     assert isinstance(adapted, Arch)
     assert (adapted.resolution, adapted.in_channels, adapted.classes, adapted.stem.stride) == (12, 1, 3, 1)
     assert adapted.stages == TINY.stages and (TINY.resolution, TINY.stem.stride) == (224, 2)
+
+
+def test_each_network_is_trained_at_its_own_resolution() -> None:
+    evaluator = proxy(resolution="network")
+    for side in (12, 9, 20, 12):  # the first is placed anew after two others
+        assert list(evaluator(replace(TINY, resolution=side), 1)) == list(proxy(resolution=side)(TINY, 1))
+        adapted = evaluator.adapted(replace(TINY, resolution=side))
+        assert isinstance(adapted, Arch) and (adapted.resolution, adapted.classes) == (side, 3)
+        assert len(evaluator._samples) <= 2  # images of more sizes than that would fill the memory
+    assert evaluator.adapted(proxy(resolution=20).adapted(TINY)) == proxy(resolution=20).adapted(TINY)
+
+
+def test_it_says_whether_it_enlarges_images() -> None:
+    """They are of 8 x 8 pixels."""
+    evaluator = proxy(resolution="network")
+    assert [evaluator.enlarges(replace(TINY, resolution=side)) for side in (4, 8, 9)] == [False, False, True]
+    assert proxy(resolution=9).enlarges(TINY) and not proxy(resolution=None).enlarges(TINY)
 
 
 def test_divergence_is_a_failed_evaluation() -> None:
@@ -78,6 +106,16 @@ class Custom:
         return Fails(self.error) if self.error else nn.Sequential(nn.Flatten(), nn.Linear(144, self.classes))
 
 
+@dataclass(frozen=True)
+class Sized(Custom):
+    """It fails at any other side than its own."""
+
+    input_shape: tuple[int, ...] = (1, 10, 10)
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(self.input_shape[1] ** 2, 3))
+
+
 class Fails(nn.Module):
     def __init__(self, error: str) -> None:
         super().__init__()
@@ -91,6 +129,19 @@ def test_other_networks_are_built_as_they_are() -> None:
     assert len(list(proxy()(Custom(), 0))) == 3
     with pytest.raises(InputError, match="the network gives .2. per image; the data has 3 classes"):
         list(proxy()(Custom(classes=2), 0))
+
+
+def test_the_resolution_of_other_networks_is_that_of_their_input_shape() -> None:
+    evaluator = proxy(resolution="network")
+    for network in (Sized(), Sized(input_shape=(1, 7, 7))):
+        evaluator.check(network)
+        assert len(list(evaluator(network, 0))) == 3
+    evaluator.check(TINY)
+    with pytest.raises(InputError, match="^evaluator.resolution=network: a network has no input_shape; it must be"):
+        evaluator.check(Custom())
+    with pytest.raises(InputError, match="a network has input_shape .1, 7, 8.; it must be .channels, side, side.$"):
+        evaluator.check(Sized(input_shape=(1, 7, 8)))
+    proxy().check(Custom())
 
 
 OUT_OF_MEMORY = [
@@ -121,13 +172,78 @@ def test_data_that_do_not_fit_are_the_users_to_mend(monkeypatch: pytest.MonkeyPa
         list(proxy()(TINY, 0))
 
 
+def test_images_of_other_sizes_make_room_before_memory_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = proxy(resolution="network")
+
+    def placed(*arguments: Any) -> Any:
+        if evaluator._samples:
+            raise MemoryError
+        return samples(*arguments)
+
+    monkeypatch.setattr("nas.evaluators.proxy.samples", placed)
+    for side in (12, 9):
+        assert len(list(evaluator(replace(TINY, resolution=side), 1))) == 3
+
+
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     list(proxy()(TINY, 1))
+    proxy().seconds(TINY)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("settings", [{"resolution": 0}, {"stem_stride": 1.5}, {"resolution": True}])
-def test_bad_settings_are_named(settings: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=next(iter(settings))):
-        Proxy(proxy().data, **settings)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({"resolution": 0}, "a whole number, 1 or more, null, or network"),
+        ({"resolution": True}, "a whole number, 1 or more, null, or network"),
+        ({"resolution": "Network"}, "a whole number, 1 or more, null, or network"),
+        ({"stem_stride": 1.5}, "a whole number, 1 or more"),
+        ({"score_every": 0}, "a whole number, 1 or more"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], allowed: str) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(InputError, match=f"^evaluator.{name}={value}: it must be {allowed}$"):
+        proxy(**settings)
+
+
+# ------------------------------------------------------------------------------------------------------------ forecast
+
+
+class Sleeps(nn.Module):
+    """Takes 2 ms an image and next to nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(144, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(0.002 * len(x))
+        return self.linear(x.flatten(1))  # type: ignore[no-any-return]
+
+
+class Sleeper(Custom):
+    def build(self) -> nn.Module:
+        return Sleeps()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "score_every", "images"),
+    [
+        (Recipe(epochs=1, batch_size=8, recalibrate=24), 1, 48 + 24 + 48),  # trained, recalibrated, scored
+        (Recipe(epochs=20, batch_size=8, recalibrate=24), 1, 20 * (48 + 24 + 48)),
+        (Recipe(epochs=20, batch_size=8, recalibrate=0), 1, 20 * (48 + 48)),
+        (Recipe(epochs=20, batch_size=20, recalibrate=512), 10, 20 * 40 + 2 * (48 + 48)),  # a last batch is left out
+    ],
+)
+def test_the_forecast_is_of_all_steps_and_scorings(recipe: Recipe, score_every: int, images: int) -> None:
+    """What is slept is known, and is the least that it can be; a busy machine only adds to it."""
+    slept = 0.002 * images
+    assert slept <= proxy(recipe=recipe, score_every=score_every).seconds(Sleeper()) < 1.8 * slept
+
+
+def test_a_forecast_fails_as_an_evaluation_does_but_takes_no_step_that_could_diverge() -> None:
+    with pytest.raises(EvaluationFailed, match="out of memory at batch 8, 12 x 12 pixels"):
+        proxy().seconds(Custom(error=OUT_OF_MEMORY[0]))
+    assert proxy(lr=1e30).seconds(TINY) > 0

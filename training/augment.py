@@ -34,6 +34,9 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, part: slice) -> Samples:
+        return Samples(self.pixels[part], self.labels[part], self.mean, self.std, self.flip)
+
     def normalised(self, pixels: Tensor) -> Tensor:
         """uint8 [n, h, w, c] -> float32 [n, c, h, w] in channels_last memory."""
         return pixels.to(torch.float32).sub_(self.mean).div_(self.std).permute(0, 3, 1, 2)
