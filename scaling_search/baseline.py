@@ -1,0 +1,61 @@
+"""The baseline: the network that is scaled, by name or from a file, and its variant for small images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convnets.arch import Arch
+from convnets.arch_file import read_arch
+from convnets.checks import check_number, check_whole
+from convnets.errors import InputError
+from convnets.reference import NAMES, reference
+from convnets.scale import scale
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the network is changed before anything is scaled, so that it suits small images; None: not at all.
+
+    resolution   side of its input, pixels: what the baseline is trained at, and where scaling starts.
+    stem_stride  of its first convolution; networks for 224 pixels stride 32-fold, which leaves little of small images.
+    width        of all of its channels.
+    """
+
+    resolution: int | None = None
+    stem_stride: int | None = None
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("resolution", self.resolution), ("stem_stride", self.stem_stride)):
+            if value is not None:
+                check_whole(f"variant.{name}", value)
+        if self.width is not None:
+            check_number("variant.width", self.width, above=0)
+
+    def of(self, arch: Arch) -> Arch:
+        """The variant of `arch`."""
+        arch = scale(arch, width=self.width or 1.0, resolution=self.resolution)
+        return replace(arch, stem=replace(arch.stem, stride=self.stem_stride or arch.stem.stride))
+
+
+def read_baseline(name: Any) -> Arch:
+    """The network that a command line calls `name`: one of `convnets.reference`, or a YAML file of an `Arch`.
+
+    Raises InputError for what is neither.
+    """
+    if str(name) in NAMES:
+        return reference(str(name))
+    if not Path(str(name)).suffix and not Path(str(name)).exists():
+        raise InputError(f"baseline={name}: it must be a file, as runs/NAME/best.yaml, or one of {', '.join(NAMES)}")
+    return read_arch(str(name))
+
+
+def read_variant(settings: Mapping[str, Any]) -> Variant:
+    """The variant that a configuration describes. Raises InputError naming the setting that is wrong."""
+    allowed = tuple(vars(Variant()))
+    if unknown := sorted(set(settings) - set(allowed)):
+        raise InputError(f"variant has no {unknown[0]}; it has {', '.join(allowed)}")
+    return Variant(**settings)
