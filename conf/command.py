@@ -126,6 +126,12 @@ def construct(config: DictConfig, name: str, **arguments: Any) -> Any:
         raise cause from None
 
 
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The configuration as dicts, lists and scalars, which may travel inward."""
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    return dict(content)
+
+
 def targets_of(group: str) -> dict[str, Any]:
     """Name -> class or function, for each choice in the group that can be imported here."""
     found = {}

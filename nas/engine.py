@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from convnets.network import Network
@@ -48,10 +49,16 @@ class Jobs(Protocol):
         ...
 
 
-class RunJobs(Protocol):
+@dataclass(frozen=True)
+class RunJobs:
     """What an engine is once it is up (`with engine(...) as run_jobs`): runs evaluations until there are no more.
 
-    Interrupted, it leaves no evaluation half recorded.
+    run      does it; interrupted, it leaves no evaluation half recorded.
+    workers  evaluations at a time.
     """
 
-    def __call__(self, jobs: Jobs, evaluator: Evaluator) -> None: ...
+    run: Callable[[Jobs, Evaluator], None]
+    workers: int
+
+    def __call__(self, jobs: Jobs, evaluator: Evaluator) -> None:
+        self.run(jobs, evaluator)

@@ -7,9 +7,11 @@ epochs grace, grace*eta, grace*eta^2, ... a candidate goes on while it is in the
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from convnets.checks import check_whole
+from convnets.errors import InputError
 
 
 class Halving:
@@ -43,3 +45,16 @@ class Halving:
         """Record a finished candidate's values after epochs 1, 2, ...; however short it was stopped."""
         for epoch, value in enumerate(curve, start=1):
             self.keeps(epoch, value)
+
+
+def read_halving(settings: Any, evaluator: Any) -> Halving | None:
+    """Successive halving over the evaluator's epochs, as a configuration describes it; None without.
+
+    Evaluators that have no epochs have nothing to halve. Raises InputError for a setting that is wrong.
+    """
+    if settings is None:
+        return None
+    if not isinstance(settings, Mapping) or set(settings) != {"grace", "eta"}:
+        raise InputError(f"halving={settings}: it must be null, or have grace and eta")
+    halving = Halving(getattr(evaluator, "epochs", 1), settings["grace"], settings["eta"])
+    return halving if halving.rungs else None

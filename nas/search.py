@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from conf.command import configuration, construct, run, targets_of
+from conf.command import configuration, construct, plain, run, targets_of
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
 from convnets.checks import check_number, check_whole
@@ -23,7 +23,7 @@ from nas.costs import cost_short, cost_text, cost_title
 from nas.engines import inline
 from nas.experiment import run_experiment
 from nas.front import pareto_front, spread
-from nas.halving import Halving
+from nas.halving import read_halving
 from nas.journal import Entry, Journal, check_journal
 from nas.loop import Search, best_of
 from nas.objective import Objective, read_objective
@@ -51,13 +51,13 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
 
     Returns the exit code; raises InputError for what the user can mend.
     """
-    plain = _plain(config)
-    if plain["target_flops"] is not None:
-        check_number("target_flops", plain["target_flops"], above=0)
-    objective = read_objective(plain["targets"], plain["limits"], plain["front"], plain["refuse_above"])
+    given = plain(config)
+    if given["target_flops"] is not None:
+        check_number("target_flops", given["target_flops"], above=0)
+    objective = read_objective(given["targets"], given["limits"], given["front"], given["refuse_above"])
     budget, seed = check_whole("budget", config.budget), check_whole("seed", config.seed, least=0)
     folder = run_folder(config.name)
-    settings = {name: value for name, value in plain.items() if name not in _FREE_TO_CHANGE}
+    settings = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
 
     # Everything is checked, and the engine is up, before anything is written.
     entries = check_journal(folder / "journal.jsonl", settings)
@@ -93,7 +93,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
     if hasattr(evaluator, "check"):  # it may know the networks of one space only
         evaluator.check(problem.network(first))
     # Halving goes by the reward alone, and would stop the cheap end of a front.
-    halving = _halving(config, evaluator) if not objective.front else None
+    halving = read_halving(given["halving"], evaluator) if not objective.front else None
     # A search that is finished needs no engine; inline costs nothing.
     engine = construct(config, "engine") if len(entries) < budget else inline.engine()
 
@@ -261,23 +261,8 @@ def _front_table(run: _Run) -> Table:
     return table
 
 
-def _halving(config: DictConfig, evaluator: Any) -> Halving | None:
-    """Successive halving over the evaluator's epochs, for evaluators that have some."""
-    epochs = getattr(evaluator, "epochs", None)
-    if config.halving is None or epochs is None:
-        return None
-    if not OmegaConf.is_dict(config.halving) or set(config.halving) != {"grace", "eta"}:
-        raise InputError(f"halving={config.halving}: it must be null, or have grace and eta")
-    return Halving(epochs, config.halving.grace, config.halving.eta)
-
-
 def _configured(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     return configuration("nas.search", "search", arguments, open_ended=("targets", "limits"))
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return dict(plain)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def engine(
         def run(jobs: Jobs, evaluator: Evaluator) -> None:
             _run(jobs, evaluator, limit, cpus_per_trial, gpus_per_trial, max_failures)
 
-        yield run
+        yield RunJobs(run, limit)
 
 
 def _run(
