@@ -31,7 +31,7 @@ class Evaluator(Protocol):
 
     May also have `check(network)`, which raises InputError for a network that it can say nothing about: a search calls
     it with the first proposal, before anything is written. And `expected(network)`, the accuracy without noise, if it
-    adds some: an experiment compares networks by that. And `seconds(network)`, a forecast of what one evaluation takes
+    adds some: an experiment compares networks by that. And `forecast(network)`, the seconds that one evaluation takes
     on this machine, for whoever plans many.
     """
 

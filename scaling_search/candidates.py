@@ -149,7 +149,7 @@ def _first_side(body: Arch, macs: int, smallest: int, beyond: int) -> int:
 
 
 def _trim(side: int, baseline: Arch, coefficients: Coefficients, phi: float) -> float:
-    return side / (baseline.resolution * coefficients.gamma**phi)
+    return float(side / (baseline.resolution * coefficients.gamma**phi))
 
 
 def spread_out(points: Sequence[Coefficients], count: int) -> list[Coefficients]:

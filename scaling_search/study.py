@@ -35,6 +35,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "gp": lambda seed: GPSampler(seed=seed),
     "tpe": lambda seed: TPESampler(seed=seed, multivariate=True),
 }
+_SIBLING = "another seed of this network was stopped early"
 PROPOSALS = 20  # that a sampler may make for each network that is wanted
 
 Params = Mapping[str, float | str]
@@ -155,6 +156,17 @@ class Study:
         return self._tasks
 
     @property
+    def wanted(self) -> int:
+        """Evaluations when all is done; fewer, where halving stops some or a sampler finds no more."""
+        return (self.explore.count if self.explore else len(self._tasks)) * self.replicates
+
+    @property
+    def left(self) -> int:
+        """Evaluations that are neither finished nor known to be needless."""
+        needless = [one for one in self._study.get_trials(deepcopy=False) if one.user_attrs.get("void") == _SIBLING]
+        return self.wanted - len(self.evaluations) - len(needless)
+
+    @property
     def evaluations(self) -> list[Evaluation]:
         """All that are finished, of networks and seeds that are wanted, in the order they finished."""
         finished = [trial for trial in self._study.get_trials(deepcopy=False) if _finished(trial)]
@@ -233,7 +245,7 @@ class Study:
                 self._fail(trial, "not wanted")  # of an earlier run with more networks or seeds
                 return None
             if self.halving and any(one.stopped and one.network == task.network.key() for one in self.evaluations):
-                self._fail(trial, "another seed was stopped early")
+                self._fail(trial, _SIBLING)
                 return None
         else:
             found = self._settled(trial)
@@ -278,7 +290,7 @@ class Study:
         known = {
             (trial.user_attrs.get("network"), trial.user_attrs.get("replicate"))
             for trial in self._study.get_trials(deepcopy=False)
-            if trial.state == TrialState.WAITING or _finished(trial) or "dropped" in trial.user_attrs
+            if trial.state == TrialState.WAITING or _finished(trial) or trial.user_attrs.get("void") == _SIBLING
         }
         for replicate in range(self.replicates):
             for key, task in self._tasks.items():
@@ -302,13 +314,14 @@ class Study:
         self._study.tell(trial.number, state=TrialState.FAIL)
 
 
-def check_study(path: Path, settings: Mapping[str, Any]) -> None:
-    """InputError where the file is no study, or one of other settings; changes nothing.
+def check_study(path: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
+    """The finished evaluations of the study in the file, none where there is no file; changes nothing.
 
-    A copy is read, as Optuna adds its tables to whatever database it opens.
+    Raises InputError where it is no study, or one of other settings. A copy is read, as Optuna adds its tables to
+    whatever database it opens.
     """
     if not path.exists():
-        return
+        return []
     with tempfile.TemporaryDirectory() as scratch:
         for file in (path, Path(f"{path}-journal")):  # the second holds what a crash left half written
             if file.exists():
@@ -320,15 +333,16 @@ def check_study(path: Path, settings: Mapping[str, Any]) -> None:
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path} is no study of Optuna's ({error}); give another name=") from None
         if not tables:  # created, and interrupted before anything was in it
-            return
+            return []
         try:
             if "studies" not in tables or NAME not in optuna.get_all_study_names(f"sqlite:///{copy}"):
                 raise InputError(f"{path} holds no study of scaling constants; give another name=")
-            found = optuna.load_study(study_name=NAME, storage=f"sqlite:///{copy}").user_attrs.get("settings")
+            study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{copy}")
         except (RuntimeError, SQLAlchemyError) as error:
             raise InputError(f"{path}: {' '.join(str(error).split())}; give another name=") from None
-        if found is not None:
-            check_same_settings(path, found, settings)
+        if "settings" in study.user_attrs:
+            check_same_settings(path, study.user_attrs["settings"], settings)
+        return [_evaluation(trial) for trial in study.get_trials(deepcopy=False) if _finished(trial)]
 
 
 def _open(path: Path) -> optuna.Study:

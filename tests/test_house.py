@@ -79,6 +79,9 @@ GROUPS = [file for file in sorted((ROOT / "conf").glob("*/*.yaml")) if file.pare
 @pytest.mark.parametrize("file", GROUPS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_yaml_of_a_group_names_a_target_and_settings_it_takes(file: Path) -> None:
     content = yaml.safe_load(file.read_text())
+    for other in content.pop("defaults", ()):  # what it is made from
+        if other != "_self_":
+            content = yaml.safe_load((file.parent / f"{other}.yaml").read_text()) | content
     if content["_target_"] == "???":
         assert file.stem == "custom"
         return

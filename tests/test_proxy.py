@@ -188,7 +188,7 @@ def test_images_of_other_sizes_make_room_before_memory_is_too_small(monkeypatch:
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
     list(proxy()(TINY, 1))
-    proxy().seconds(TINY)
+    proxy().forecast(TINY)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -240,10 +240,10 @@ class Sleeper(Custom):
 def test_the_forecast_is_of_all_steps_and_scorings(recipe: Recipe, score_every: int, images: int) -> None:
     """What is slept is known, and is the least that it can be; a busy machine only adds to it."""
     slept = 0.002 * images
-    assert slept <= proxy(recipe=recipe, score_every=score_every).seconds(Sleeper()) < 1.8 * slept
+    assert slept <= proxy(recipe=recipe, score_every=score_every).forecast(Sleeper()) < 1.8 * slept
 
 
 def test_a_forecast_fails_as_an_evaluation_does_but_takes_no_step_that_could_diverge() -> None:
     with pytest.raises(EvaluationFailed, match="out of memory at batch 8, 12 x 12 pixels"):
-        proxy().seconds(Custom(error=OUT_OF_MEMORY[0]))
-    assert proxy(lr=1e30).seconds(TINY) > 0
+        proxy().forecast(Custom(error=OUT_OF_MEMORY[0]))
+    assert proxy(lr=1e30).forecast(TINY) > 0

@@ -21,7 +21,9 @@ _LONG_ENOUGH = 0.3
 _TINY_LR = 1e-6
 
 
-def forecast(module: nn.Module, train_set: Samples, val_set: Samples, recipe: Recipe, score_every: int = 1) -> float:
+def forecast_seconds(
+    module: nn.Module, train_set: Samples, val_set: Samples, recipe: Recipe, score_every: int = 1
+) -> float:
     """Seconds that `train` with the same arguments would take, on the samples' device as busy as it is now.
 
     `module` is trained in place for a moment and good for nothing afterwards. An image on which batch norms are

@@ -20,7 +20,7 @@ from convnets.network import Network, build_network
 from nas.evaluator import EvaluationFailed, Measurement
 from training.augment import Samples, samples
 from training.dataset import Dataset
-from training.forecast import forecast
+from training.forecast import forecast_seconds
 from training.loop import Diverged, device, train
 from training.recipe import Recipe
 
@@ -86,15 +86,15 @@ class Proxy:
                 if epoch.accuracy is not None:
                     yield Measurement(epoch.accuracy, final=epoch.number == self.recipe.epochs)
 
-    def seconds(self, network: Network) -> float:
-        """A forecast of what one evaluation takes on this machine as busy as it is now, from training for a moment.
+    def forecast(self, network: Network) -> float:
+        """Seconds that one evaluation will take on this machine as busy as it is now, from training for a moment.
 
         Torch's global generators are left as they were. Raises as an evaluation does.
         """
         train_set, val_set = self._placed(self._side(network))
         with self._own_failures(train_set):
             module = self._built(network, 0, train_set)
-            return forecast(module, train_set, val_set, self.recipe, self.score_every)
+            return forecast_seconds(module, train_set, val_set, self.recipe, self.score_every)
 
     def check(self, network: Network) -> None:
         """InputError for a network whose own resolution is asked for, and that has none."""

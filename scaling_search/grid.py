@@ -1,0 +1,275 @@
+"""`python -m scaling_search.grid`: search the constants by which depth, width and resolution of a network grow."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from conf.command import configuration, construct, plain, run
+from conf.run_folder import locked, run_folder, write_config
+from convnets.arch import Arch
+from convnets.atomic_file import write_atomically
+from convnets.checks import check_number, check_whole
+from convnets.compound import PAPER, Coefficients
+from convnets.cost import cost, macs_text
+from convnets.errors import InputError
+from convnets.scale import ROUNDINGS
+from nas.engines import inline
+from nas.halving import read_halving
+from scaling_search.candidates import lattice
+from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan
+from scaling_search.report import report
+from scaling_search.results import Outcome, about_of, outcome, write_candidates, write_constants, write_summary
+from scaling_search.session import (
+    CONSOLE,
+    Compared,
+    check_folder,
+    evaluate,
+    foretell,
+    read_compared,
+    say,
+    settings_of,
+    warn_of_enlarging,
+)  # fmt: skip
+from scaling_search.study import SAMPLERS, Evaluation, Explore, Params, Ranges, Study, Task
+
+# What may change between the runs of one study: how long it goes on, and where it runs.
+_FREE_TO_CHANGE = ("candidates", "seeds", "engine", "name", "data", "dry_run")  # data is part of the evaluator
+SHARES = ("depth_share", "width_of_rest")  # by which a sampler finds its way on the surface
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns the exit code; raises InputError for what the user can mend."""
+    config, names = configuration("scaling_search.grid", "grid", arguments)
+    given = plain(config)
+    count = None if given["candidates"] is None else check_whole("candidates", given["candidates"])
+    seeds, seed = check_whole("seeds", given["seeds"]), check_whole("seed", given["seed"], least=0)
+    if given["sampler"] not in ("grid", *SAMPLERS):
+        raise InputError(f"sampler={given['sampler']}: it must be one of grid, {', '.join(SAMPLERS)}")
+    if given["sampler"] != "grid" and (count is None or given["constraint"] != "realised"):
+        raise InputError(f"sampler={given['sampler']} needs candidates=NUMBER and constraint=realised")
+    if not isinstance(given["lattice"], dict):
+        raise InputError(f"lattice={given['lattice']}: it must have step, tolerance, alpha, beta and gamma")
+
+    # Everything is checked, and the engine is up, before anything is written.
+    compared = read_compared(config, given)
+    surface = _surface(given, compared)
+    try:
+        points = lattice(**given["lattice"])
+    except TypeError:
+        raise InputError("lattice: it has step, tolerance, alpha, beta and gamma, and no more") from None
+    rows = plan(surface, points, count) if given["sampler"] == "grid" else []
+    halving = read_halving(given["halving"], compared.evaluator)
+    explore = None if rows else Explore(given["sampler"], count or 0, _task_of(surface))
+    folder = run_folder(given["name"])
+    settings = settings_of(given, _FREE_TO_CHANGE, compared.baseline)
+    before = check_folder(folder, settings)
+    asked = _Asked(folder, given, names, compared, surface, tuple(rows), seeds, tuple(arguments))
+    if given["dry_run"]:
+        _introduce(asked)
+        foretell(compared.evaluator, asked.networks, asked.wanted - len(before), before, workers=1)
+        CONSOLE.print(_plan_table(rows, cost(surface.baseline).macs))
+        return 0
+    # A study that is finished needs no engine; inline costs nothing.
+    engine = construct(config, "engine") if len(before) < asked.wanted else inline.engine()
+    with engine as run_jobs, locked(folder):
+        study = Study(
+            folder / "study.db", settings, _ranges(given), [_task(row) for row in asked.evaluated], seeds,
+            seed, halving, explore,
+        )  # fmt: skip
+        write_config(folder, config)
+        _introduce(asked)
+        done = study.evaluations
+        if done or study.stale:
+            say(f"resuming {folder}: {len(done)} of {study.wanted} evaluations are done")
+        try:
+            foretell(compared.evaluator, asked.networks, study.left, done, run_jobs.workers)
+            evaluate(study, run_jobs, compared.evaluator, _name)
+        except KeyboardInterrupt:
+            finished = len(study.evaluations)
+            say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {asked.command()}")
+            if finished:
+                _save(asked, study)
+            raise
+        finally:
+            study.close()
+        return _conclude(asked, _save(asked, study))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked for, and what that comes to."""
+
+    folder: Path
+    given: Mapping[str, Any]
+    names: Mapping[str, str]
+    compared: Compared
+    surface: Surface
+    rows: tuple[Row, ...]  # none yet where a sampler chooses
+    seeds: int
+    arguments: tuple[str, ...]
+
+    @property
+    def evaluated(self) -> list[Row]:
+        """One row for each network that is evaluated."""
+        return [row for row in self.rows if row.chosen and row.same_as is None]
+
+    @property
+    def networks(self) -> list[Arch]:
+        """Those that are evaluated, as far as they are known; else one of their size."""
+        rows = self.evaluated or [self.surface.row(PAPER)]
+        return [row.candidate.network for row in rows if row.candidate is not None]
+
+    @property
+    def wanted(self) -> int:
+        return (len(self.evaluated) or int(self.given["candidates"])) * self.seeds
+
+    def command(self, **changes: object) -> str:
+        """The command line that resumes this run, with options changed."""
+        changes["name"] = self.folder.name
+        kept = [argument for argument in self.arguments if argument.split("=")[0] not in changes]
+        options = shlex.join([*kept, *(f"{key}={value}" for key, value in changes.items())])
+        return f"python -m scaling_search.grid {options}"
+
+
+def _surface(given: Mapping[str, Any], compared: Compared) -> Surface:
+    phi = check_number("phi", given["phi"], above=0, below=20)
+    tolerance = check_number("tolerance", given["tolerance"], least=0, below=1)
+    for name, allowed in (("constraint", CONSTRAINTS), ("rounding", ROUNDINGS)):
+        if given[name] not in allowed:
+            raise InputError(f"{name}={given[name]}: it must be one of {', '.join(allowed)}")
+    return Surface(compared.baseline, phi, given["constraint"], tolerance, given["rounding"])
+
+
+def _ranges(given: Mapping[str, Any]) -> Ranges:
+    """What Optuna shows of each trial, and what a sampler chooses."""
+    if given["sampler"] != "grid":
+        return dict.fromkeys(SHARES, (0.0, 1.0))
+    bounds = given["lattice"]
+    return {name: (float(bounds[name][0]), float(bounds[name][1])) for name in ("alpha", "beta", "gamma")}
+
+
+def _task(row: Row) -> Task:
+    assert row.candidate is not None  # it is evaluated
+    return Task(vars(row.coefficients), row.candidate.network)
+
+
+def _constants(params: Params) -> Coefficients:
+    """The constants of a trial."""
+    if "alpha" in params:
+        return Coefficients(float(params["alpha"]), float(params["beta"]), float(params["gamma"]))
+    depth = float(params["depth_share"])
+    return Coefficients.of_shares(depth, (1 - depth) * float(params["width_of_rest"]))
+
+
+def _task_of(surface: Surface) -> Callable[[Params], Task | None]:
+    def task_of(params: Params) -> Task | None:
+        candidate = surface.row(_constants(params)).candidate
+        return Task(params, candidate.network) if candidate else None
+
+    return task_of
+
+
+def _name(one: Evaluation) -> str:
+    return str(_constants(one.params))
+
+
+def _introduce(asked: _Asked) -> None:
+    """Say what is about to happen."""
+    surface, rows = asked.surface, asked.rows
+    base = cost(surface.baseline).macs
+    say(
+        f"baseline {asked.given['baseline']}: {macs_text(base)} at {surface.baseline.resolution} px; "
+        f"phi={surface.phi:g}: candidates of {macs_text(surface.macs)}"
+        + (f" within {surface.tolerance:.1%}" if surface.constraint == "realised" else " by the formula alone")
+    )
+    if not rows:
+        say(f"{asked.given['sampler']} chooses {asked.given['candidates']} networks anywhere on the surface")
+    else:
+        kept = [row for row in rows if row.candidate is not None]
+        low, high = min(row.formula for row in rows), max(row.formula for row in rows)
+        say(
+            f"{len(rows)} constants with alpha*beta^2*gamma^2 ~ 2: the formula's networks really cost {low:.2f}x to "
+            f"{high:.2f}x; {len(kept)} are kept, {sum(row.same_as is None for row in kept)} distinct networks, "
+            f"{len(asked.evaluated)} of them evaluated with {asked.seeds} seeds"
+        )
+        if surface.constraint == "nominal" and high / low > 1.1:
+            say("warning: their costs differ, so accuracies reward what is dearer; constraint=realised compares fairly")
+    warn_of_enlarging(asked.compared, asked.networks)
+
+
+def _plan_table(rows: Sequence[Row], base: int) -> Table:
+    table = Table(title="candidates", title_justify="left")
+    for heading in ("alpha, beta, gamma", "nominal", "formula's", "realised", "layers", "px", "phi"):
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        if row.chosen and row.same_as is None and row.candidate is not None:
+            network = row.candidate.network
+            table.add_row(
+                str(row.coefficients), f"{row.nominal:.2f}x", f"{row.formula:.2f}x", f"{row.candidate.macs / base:.2f}x",
+                str(network.blocks), str(network.resolution), f"{row.candidate.phi:.2f}",
+            )  # fmt: skip
+    return table
+
+
+def _save(asked: _Asked, study: Study) -> Outcome:
+    """Write everything that is made from the study."""
+    rows = list(asked.rows) or explored(asked.surface, [_constants(task.params) for task in study.tasks.values()])
+    result = outcome(rows, study.evaluations)
+    folder = asked.folder
+    write_candidates(folder / "candidates.csv", asked.surface, result)
+    about = about_of(asked.given, asked.names, asked.compared, asked.surface, asked.seeds)
+    if result.best is not None:
+        write_constants(folder / "scaling.yaml", asked.compared.named, asked.surface, result, about)
+    seconds = sum(one.seconds for one in study.evaluations)
+    write_summary(folder / "summary.json", result, about, seconds)
+    page = report(folder.name, asked.surface, result, about, (folder / "config.yaml").read_text(), study.left)
+    write_atomically(folder / "report.html", page)
+    return result
+
+
+def _conclude(asked: _Asked, result: Outcome) -> int:
+    """Say what was found, where it is, and what to type next. Returns the exit code."""
+    folder = asked.folder
+    if result.best is None:
+        reasons = sorted({one.error for each in result.found for one in each.evaluations if one.error is not None})
+        say(f"no candidate was evaluated to the end ({'; '.join(reasons)}); see {folder}/candidates.csv")
+        return 1
+    CONSOLE.print(_best_table(asked.surface, result))
+    say(
+        f"{result.verdict}\n"
+        f"written: {folder}/ with scaling.yaml, candidates.csv, summary.json, study.db\n"
+        f"look at it: {folder}/report.html\n"
+        f"surer with more seeds:\n  {asked.command(seeds=2 * asked.seeds)}\n"
+        f"against depth, width and resolution alone:\n"
+        f"  python -m scaling_search.compare scaling={folder}/scaling.yaml baseline={asked.given['baseline']}"
+    )
+    return 0
+
+
+def _best_table(surface: Surface, result: Outcome, most: int = 8) -> Table:
+    table = Table(title="best constants", title_justify="left")
+    for heading in ("alpha, beta, gamma", "accuracy", "of seeds", "true, 95 %", "best with", "MACs"):
+        table.add_column(heading, no_wrap=True)
+    ranking, base = result.ranking, cost(surface.baseline).macs
+    for one in result.in_order[:most]:
+        assert one.place is not None and one.row.candidate is not None  # it was evaluated
+        low, high, sure = ranking.low[one.place], ranking.high[one.place], ranking.probability_best[one.place]
+        table.add_row(
+            one.label,
+            f"{ranking.mean[one.place]:.4f}",
+            f"{min(one.accuracies):.4f} to {max(one.accuracies):.4f}",
+            "-" if low is None else f"{low:.4f} to {high:.4f}",
+            "-" if sure is None else f"{sure:.2f}",
+            f"{one.row.candidate.macs / base:.2f}x",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    run(main)

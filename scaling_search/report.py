@@ -1,0 +1,70 @@
+"""The report of a scaling search, one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convnets.cost import cost, macs_text
+from nas.page import drawing, render
+from scaling_search.figures.costs import cost_figure
+from scaling_search.figures.ranking import ranking_figure
+from scaling_search.figures.shown import Shown
+from scaling_search.figures.surface import surface_figure
+from scaling_search.plan import Surface
+from scaling_search.results import Found, Outcome
+
+_LISTED = 20
+
+
+def report(name: str, surface: Surface, result: Outcome, about: Mapping[str, Any], config_text: str, left: int) -> str:
+    """The whole report as one page that asks for no other file; `left` evaluations are still to come."""
+    shown = [shown_of(surface, result, one) for one in result.found]
+    target = surface.macs / cost(surface.baseline).macs
+    return render(
+        Path(__file__).parent / "grid.html",
+        name,
+        [(number, one.error) for number, one in enumerate(_evaluations(result)) if one.error is not None],
+        config_text,
+        about=about,
+        left=left,
+        baseline=macs_text(cost(surface.baseline).macs),
+        target=macs_text(surface.macs),
+        verdict=result.verdict,
+        told_apart=len(result.ranking.contenders) == 1 and result.ranking.within is not None,
+        best=result.best,
+        mean=None if result.best is None else result.ranking.mean[result.best.place or 0],
+        ranking=result.ranking,
+        top=result.in_order[:_LISTED],
+        hidden=max(0, len(result.in_order) - _LISTED),
+        base_macs=cost(surface.baseline).macs,
+        base_layers=surface.baseline.blocks,
+        surface_figure=drawing(surface_figure(shown), "the surface of equal cost"),
+        cost_figure=drawing(cost_figure(shown, target, surface.tolerance), "realised against nominal cost"),
+        ranking_figure=drawing(ranking_figure(shown), "the best candidates with their intervals"),
+    )
+
+
+def _evaluations(result: Outcome) -> list[Any]:
+    return [one for each in result.ranked for one in each.evaluations]
+
+
+def shown_of(surface: Surface, result: Outcome, one: Found) -> Shown:
+    """A row as the figures show it. Constants that share a network are one mark in the ranking: the first has it."""
+    row, ranking, base = one.row, result.ranking, cost(surface.baseline).macs
+    own = one.place if row.same_as is None else None
+    return Shown(
+        label=" ".join(f"{value:.4g}" for value in vars(row.coefficients).values()),
+        coefficients=row.coefficients,
+        nominal=row.nominal,
+        formula=row.formula,
+        realised=row.candidate.macs / base if row.candidate else None,
+        adjusted=row.candidate.adjusted if row.candidate else False,
+        accuracies=one.accuracies if own is not None else (),
+        failed=own is not None and bool(one.evaluations) and not one.accuracies,
+        low=None if own is None else ranking.low[own],
+        high=None if own is None else ranking.high[own],
+        probability_best=None if own is None else ranking.probability_best[own],
+        contender=own in ranking.contenders,
+    )

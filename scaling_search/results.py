@@ -1,0 +1,229 @@
+"""What a scaling search found: its rows with what was measured, and the files that hold it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+import pandas as pd
+
+from conf.run_folder import provenance, write_json
+from convnets.arch import Arch
+from convnets.atomic_file import write_atomically
+from convnets.cost import cost
+from convnets.scaling_file import Scaling, write_scaling
+from scaling_search.plan import Row, Surface
+from scaling_search.ranking import Ranking, rank
+from scaling_search.session import Compared, data_hash
+from scaling_search.study import Evaluation
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row of the plan, and what is known of its network.
+
+    place  of its network in the ranking; None for a network that is not evaluated.
+    """
+
+    row: Row
+    place: int | None
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """One for each seed that was evaluated to the end, in the order of seeds."""
+        return tuple(one.accuracy for one in self.evaluations if one.accuracy is not None)
+
+    @property
+    def label(self) -> str:
+        return str(self.row.coefficients)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All rows, and the ranking of the distinct networks that were chosen."""
+
+    found: tuple[Found, ...]
+    ranking: Ranking
+    ranked: tuple[Found, ...]  # one for each network of the ranking, in its order
+
+    @property
+    def in_order(self) -> list[Found]:
+        """The networks that have an accuracy, the highest mean first."""
+        known = [one for one in self.ranked if one.place is not None and self.ranking.mean[one.place] is not None]
+        return sorted(known, key=lambda one: -(self.ranking.mean[one.place or 0] or 0.0))
+
+    @property
+    def best(self) -> Found | None:
+        """The highest mean; None without any accuracy."""
+        return next(iter(self.in_order), None)
+
+    @property
+    def verdict(self) -> str:
+        """What the data say, in one line."""
+        return self.ranking.verdict([one.label for one in self.ranked])
+
+
+def outcome(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Outcome:
+    """Put what was measured beside what was planned, and rank it."""
+    by_network: dict[str, list[Evaluation]] = {}
+    for one in evaluations:
+        by_network.setdefault(one.network, []).append(one)
+    own = [row for row in rows if row.chosen and row.same_as is None]
+    places = {_key(row): place for place, row in enumerate(own)}
+    found = []
+    for row in rows:
+        of_network = sorted(by_network.get(_key(row), []) if row.chosen else [], key=lambda one: one.replicate)
+        found.append(Found(row, places[_key(row)] if row.chosen else None, tuple(of_network)))
+    ranked = tuple(one for one in found if one.row.chosen and one.row.same_as is None)
+    # A network of which one seed was stopped early is out: its other seeds were not asked for.
+    ranking = rank([() if any(one.stopped for one in each.evaluations) else each.accuracies for each in ranked])
+    return Outcome(tuple(found), ranking, ranked)
+
+
+def _key(row: Row) -> str:
+    return row.candidate.network.key() if row.candidate else ""
+
+
+def write_candidates(path: Path, surface: Surface, result: Outcome) -> None:
+    """`candidates.csv`: one row for each set of constants, those of the best networks first."""
+    baseline, base_macs = surface.baseline, cost(surface.baseline).macs
+    rows = []
+    for one in result.found:
+        row, candidate, place = one.row, one.row.candidate, one.place
+        network = candidate.network if candidate else None
+        rows.append(
+            {
+                "alpha": row.coefficients.alpha, "beta": row.coefficients.beta, "gamma": row.coefficients.gamma,
+                "nominal": round(row.nominal, 6),
+                "formula_ratio": round(row.formula, 6),
+                "realised_macs": candidate.macs if candidate else None,
+                "ratio": round(candidate.macs / base_macs, 6) if candidate else None,
+                "ratio_to_target": round(candidate.macs / surface.macs, 6) if candidate else None,
+                "phi": round(candidate.phi, 6) if candidate else None,
+                "layers": network.blocks if network else None,
+                "layers_ratio": round(network.blocks / baseline.blocks, 4) if network else None,
+                "resolution": network.resolution if network else None,
+                "trim": round(candidate.trim, 6) if candidate else None,
+                "params": cost(network).params if network else None,
+                "status": _status(one),
+                "accuracy_mean": _of(result.ranking.mean, place),
+                "accuracy_sd": stdev(one.accuracies) if len(one.accuracies) > 1 else None,
+                "seeds": len(one.accuracies),
+                "expected": _of(result.ranking.expected, place),
+                "low": _of(result.ranking.low, place),
+                "high": _of(result.ranking.high, place),
+                "probability_best": _of(result.ranking.probability_best, place),
+                "contender": place in result.ranking.contenders and bool(one.accuracies),
+                "accuracies": " ".join(f"{accuracy:.6f}" for accuracy in one.accuracies),
+                "network": network.key() if network else None,
+                "same_as": str(row.same_as) if row.same_as else None,
+            }
+        )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    order = frame.sort_values(["accuracy_mean", "alpha", "beta"], ascending=[False, True, True], kind="stable").index
+    write_atomically(path, frame.loc[order].to_csv(index=False))
+
+
+def _of(values: Sequence[float | None], place: int | None) -> float | None:
+    return None if place is None else values[place]
+
+
+def _status(one: Found) -> str:
+    if one.row.candidate is None:
+        return "no network of these MACs"
+    if not one.row.chosen:
+        return "not chosen"
+    if any(each.stopped for each in one.evaluations):
+        return "stopped early"
+    if one.accuracies:
+        return "evaluated"
+    return "failed" if one.evaluations else "waiting"
+
+
+def about_of(
+    given: Mapping[str, Any], names: Mapping[str, str], compared: Compared, surface: Surface, seeds: int
+) -> dict[str, Any]:
+    """What the results came from, for people and scripts: settings, baselines, and hashes of what was trained on."""
+    base = cost(surface.baseline)
+    return {
+        "baseline": {
+            "name": str(given["baseline"]),
+            "key": compared.named.key(),
+            "variant": given["variant"],
+            "trained_key": surface.baseline.key(),
+            "macs": base.macs,
+            "params": base.params,
+            "resolution": surface.baseline.resolution,
+        },
+        "constraint": surface.constraint,
+        "tolerance": surface.tolerance,
+        "sampler": given["sampler"],
+        "evaluator": names["evaluator"],
+        "settings_hash": hashlib.sha256(json.dumps(given["evaluator"], sort_keys=True).encode()).hexdigest()[:16],
+        "data": names.get("data"),
+        "data_hash": data_hash(compared.evaluator),
+        "engine": names["engine"],
+        "seeds": seeds,
+        "seed": given["seed"],
+    }
+
+
+def _top(result: Outcome, most: int) -> list[dict[str, Any]]:
+    ranking = result.ranking
+    return [
+        {
+            **{name: float(value) for name, value in vars(one.row.coefficients).items()},
+            "accuracy": _of(ranking.mean, one.place),
+            "seeds": len(one.accuracies),
+            "expected": _of(ranking.expected, one.place),
+            "low": _of(ranking.low, one.place),
+            "high": _of(ranking.high, one.place),
+            "probability_best": _of(ranking.probability_best, one.place),
+            "contender": one.place in ranking.contenders,
+            "macs": one.row.candidate.macs if one.row.candidate else None,
+        }
+        for one in result.in_order[:most]
+    ]
+
+
+def write_constants(path: Path, named: Arch, surface: Surface, result: Outcome, about: Mapping[str, Any]) -> None:
+    """`scaling.yaml`: the best constants, and with them how sure they are and what else may be the best."""
+    assert result.best is not None  # there is something to write
+    evidence = {
+        "verdict": result.verdict,
+        "told_apart": len(result.ranking.contenders) == 1 and result.ranking.within is not None,
+        "noise_between_seeds": result.ranking.within,
+        "spread_of_candidates": result.ranking.between,
+        "top": _top(result, 10),
+        **about,
+        "made_by": provenance(),
+    }
+    write_scaling(Scaling(result.best.row.coefficients, surface.phi, surface.rounding, named, evidence), path)
+
+
+def write_summary(path: Path, result: Outcome, about: Mapping[str, Any], seconds: float) -> None:
+    """`summary.json`: the best constants and the totals, for scripts."""
+    evaluations = [one for each in result.ranked for one in each.evaluations]
+    top = _top(result, 1)
+    write_json(
+        path,
+        {
+            "best": top[0] if top else None,
+            "verdict": result.verdict,
+            "contenders": [result.ranked[place].label for place in result.ranking.contenders],
+            "noise_between_seeds": result.ranking.within,
+            "candidates": len(result.ranked),
+            "constants": len(result.found),
+            "evaluations": len(evaluations),
+            "failures": sum(one.error is not None for one in evaluations),
+            "stopped": sum(one.stopped for one in evaluations),
+            "seconds_of_work": round(seconds, 3),
+            **about,
+        },
+    )

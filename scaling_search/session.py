@@ -1,0 +1,160 @@
+"""What the commands of the scaling search share: reading what is compared, foretelling its time, evaluating it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from rich.console import Console
+
+from conf.command import construct
+from convnets.arch import Arch
+from convnets.errors import InputError
+from nas.engine import RunJobs
+from nas.evaluator import EvaluationFailed, Evaluator
+from nas.progress import duration_text, progress
+from scaling_search.baseline import read_baseline, read_variant
+from scaling_search.study import Evaluation, Study, check_study
+
+CONSOLE = Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """A line to the user, as it is."""
+    CONSOLE.print(text, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is scaled, and what scores it.
+
+    named     the baseline as the user named it.
+    baseline  what is really scaled: its variant, with the data's channels and classes where the evaluator adapts it.
+              MACs are counted of the very networks that are trained.
+    """
+
+    named: Arch
+    baseline: Arch
+    evaluator: Evaluator
+
+
+def read_compared(config: Any, given: Mapping[str, Any]) -> Compared:
+    """From a configuration. Raises InputError naming the setting that is wrong."""
+    named = read_baseline(given["baseline"])
+    variant = given["variant"] or {}
+    if not isinstance(variant, Mapping):
+        raise InputError(f"variant={variant}: it must be null, or have resolution, stem_stride and width")
+    baseline = read_variant(variant).of(named)
+    evaluator = construct(config, "evaluator")
+    if hasattr(evaluator, "check"):  # it may know the networks of one space only
+        evaluator.check(baseline)
+    if hasattr(evaluator, "adapted"):
+        baseline = evaluator.adapted(baseline)
+        if baseline.resolution != (variant.get("resolution") or named.resolution):
+            raise InputError(
+                f"evaluator.resolution={baseline.resolution}: it trains all networks at one size; candidates differ in "
+                "theirs, so give evaluator.resolution=network"
+            )
+    return Compared(named, baseline, evaluator)
+
+
+def data_hash(evaluator: Evaluator) -> str | None:
+    """Sixteen hex digits of the images and labels that an evaluator trains and scores on; None where it has none."""
+    data: Any = getattr(evaluator, "data", None)
+    if not all(hasattr(data, part) for part in ("train", "val")):
+        return None
+    digest = hashlib.sha256()
+    for part in (data.train, data.val):
+        digest.update(part.pixels.tobytes())
+        digest.update(part.labels.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def warn_of_enlarging(compared: Compared, networks: Sequence[Arch]) -> None:
+    """Say so where images are blown up: a network that sees more pixels sees no more detail then."""
+    enlarges = getattr(compared.evaluator, "enlarges", None)
+    blown_up = [network for network in networks if enlarges is not None and enlarges(network)]
+    if blown_up:
+        sides = sorted({network.resolution for network in blown_up})
+        say(
+            f"note: the images are smaller than the {sides[0]} to {sides[-1]} pixels that {len(blown_up)} of "
+            f"{len(networks)} networks see: they are enlarged, and what resolution gains here is no detail of theirs"
+        )
+
+
+def check_folder(folder: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
+    """The finished evaluations of the run in the folder; changes nothing.
+
+    Raises InputError where the folder is another command's, or a study of other settings.
+    """
+    path = folder / "study.db"
+    if not path.exists() and any((folder / file).exists() for file in ("config.yaml", "summary.json")):
+        raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
+    return check_study(path, settings)
+
+
+def foretell(
+    evaluator: Evaluator, networks: Sequence[Arch], left: int, before: Sequence[Evaluation], workers: int
+) -> None:
+    """Say how long `left` evaluations take: by those that were before, else by training one of `networks` for a moment."""
+    if not left:
+        return
+    whole = f"{left} evaluations left" if before else f"{left} evaluations"
+    times = [one.seconds for one in before if one.accuracy is not None]
+    how = "as those before took"
+    if not times:
+        measure = getattr(evaluator, "forecast", None)
+        how = "measured on one network"
+        try:
+            times = [] if measure is None or not networks else [measure(networks[len(networks) // 2])]
+        except EvaluationFailed:  # it will be recorded of this network when its turn comes
+            times = []
+    if not times:
+        say(f"{whole}; how long they take is not known before the first")
+        return
+    each, at_once = median(times), min(workers, left)
+    say(
+        f"{whole} x {each:.3g} s ({how}) = {duration_text(left * each)} of work"
+        + (f", about {duration_text(left * each / at_once)} with {at_once} at a time" if at_once > 1 else "")
+    )
+
+
+def evaluate(study: Study, run_jobs: RunJobs, evaluator: Evaluator, name_of: Callable[[Evaluation], str]) -> None:
+    """Evaluate what is left, and show how it goes; `name_of` is how people know an evaluation's network."""
+    accuracies: dict[str, list[float]] = {}
+    names = {}
+
+    def note(one: Evaluation) -> None:
+        names[one.network] = name_of(one)
+        if one.accuracy is not None:
+            accuracies.setdefault(one.network, []).append(one.accuracy)
+
+    for one in study.evaluations:
+        note(one)
+    with progress(CONSOLE, "evaluating", study.wanted - study.left, study.wanted) as show:
+
+        def watch(one: Evaluation) -> None:
+            note(one)
+            best = max(accuracies, key=lambda network: fmean(accuracies[network]), default=None)
+            leader = "-" if best is None else f"{fmean(accuracies[best]):.4f} {names[best]}"
+            show(f"{names[one.network]}  seed {one.replicate}  {_outcome(one)}", leader)
+
+        study.watch = watch
+        if study.left:
+            run_jobs(study, evaluator)
+
+
+def _outcome(one: Evaluation) -> str:
+    if one.error is not None:
+        return f"failed: {one.error}"
+    halted = f" stopped after {len(one.curve)}" if one.stopped else ""
+    return f"accuracy {one.curve[-1]:.4f}{halted}  {one.seconds:.3g} s"
+
+
+def settings_of(given: Mapping[str, Any], free: Sequence[str], baseline: Arch) -> dict[str, Any]:
+    """What must agree between two runs of one study: all that is given but what is free to change; and the baseline."""
+    return {name: value for name, value in given.items() if name not in free} | {"baseline_key": baseline.key()}
