@@ -1,0 +1,1 @@
+"""The pictures of a scaling search, one a file."""

@@ -1,0 +1,83 @@
+"""What candidates cost by the formula, and what their networks really cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from nas.figures.labels import label_ends
+from nas.figures.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, styled
+from scaling_search.figures.shown import Shown
+
+
+def cost_figure(candidates: Sequence[Shown], target: float, tolerance: float) -> Figure:
+    """Realised against nominal cost of all candidates, with the cost at which they are compared.
+
+    target     multiple of the baseline's MACs; `tolerance` is the share of it by which candidates may miss it.
+
+    A candidate that was adjusted has two marks, joined by a line: the formula's network, and the one that is trained.
+    """
+    with styled((6.4, 4.4)) as figure:
+        _draw_costs(figure.add_subplot(), candidates, target, tolerance)
+    return figure
+
+
+def _draw_costs(axes: Axes, candidates: Sequence[Shown], target: float, tolerance: float) -> None:
+    kept = [one for one in candidates if one.realised is not None and not one.adjusted]
+    adjusted = [one for one in candidates if one.realised is not None and one.adjusted]
+    dropped = [one for one in candidates if one.realised is None]
+    crowd = min(1.0, len(candidates) / 100)
+    size = 44 - 20 * crowd
+
+    low, high = target * (1 - tolerance), target * (1 + tolerance)
+    axes.axhspan(low, high, color=to_rgba(GREEN, 0.16), linewidth=0, zorder=0.5)
+    axes.axhline(target, color=GREEN, lw=1.4, zorder=0.8)
+    for one in adjusted:
+        axes.plot([one.nominal] * 2, [one.formula, one.realised or 0.0], color=to_rgba(MUTED, 0.45), lw=0.8, zorder=1.5)
+    if adjusted:
+        axes.scatter(
+            [one.nominal for one in adjusted], [one.formula for one in adjusted], s=0.6 * size, facecolors=PAPER,
+            edgecolors=MUTED, linewidths=0.9, zorder=2, label=f"the formula's network of those ({len(adjusted)})",
+        )  # fmt: skip
+    for chosen, color, marker, label in (
+        (kept, BLUE, "o", "compared: the formula's network"),
+        (adjusted, ORANGE, "D", "compared: adjusted to equal cost"),
+        (dropped, INK, "x", "dropped: no network of this cost"),
+    ):
+        if chosen:
+            axes.scatter(
+                [one.nominal for one in chosen],
+                [one.formula if one.realised is None else one.realised for one in chosen],
+                s=0.8 * size if marker == "D" else size, marker=marker, color=to_rgba(color, 0.9), zorder=3,
+                linewidths=1.2 if marker == "x" else 0.0, label=f"{label} ({len(chosen)})",
+            )  # fmt: skip
+    _frame(axes, candidates, low, high)
+    left, right = axes.get_xlim()
+    axes.plot([left, right], [left, right], color=INK, lw=1.1, ls=(0, (5, 3)), zorder=1, scalex=False, scaley=False)
+    label_ends(axes, [(target, f"target {target:.3g}×\n± {100 * tolerance:g}%", GREEN), (right, "as nominal", INK)])
+    if not candidates:
+        axes.annotate("there are no candidates", (0.5, 0.5), xycoords="axes fraction", ha="center", color=MUTED,
+                      fontsize=11, path_effects=[withStroke(linewidth=5, foreground=PAPER)])  # fmt: skip
+    if candidates:
+        axes.figure.legend(loc="outside lower center", ncols=2)
+
+
+def _frame(axes: Axes, candidates: Sequence[Shown], low: float, high: float) -> None:
+    nominal = [one.nominal for one in candidates] or [low, high]
+    costs = [cost for one in candidates for cost in (one.formula, one.realised) if cost is not None]
+    room = 0.06 * (max(nominal) - min(nominal)) or 0.03 * nominal[0]
+    left, right = min(nominal) - room, max(nominal) + room
+    bottom, top = min([*costs, low, left]), max([*costs, high, right])
+    axes.set(xlim=(left, right), ylim=(bottom - 0.04 * (top - bottom), top + 0.04 * (top - bottom)))
+    axes.set(
+        xlabel="Nominal cost (α β² γ²)$^φ$, multiples of the baseline's",
+        ylabel="Realised MACs, multiples of the baseline's",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(7))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}×"))
