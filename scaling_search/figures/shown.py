@@ -44,7 +44,7 @@ class Shown:
 
     @property
     def state(self) -> Literal["evaluated", "shared", "failed", "waiting", "dropped"]:
-        """What is known: its accuracy, that of an equal network, that it has none, nothing yet; or it has no network."""
+        """What is known: its accuracy, that of its equal, that it has none, nothing yet; or that it has no network."""
         if self.accuracies:
             return "shared" if self.shares_network else "evaluated"
         return "dropped" if self.realised is None else "failed" if self.failed else "waiting"
