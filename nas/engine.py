@@ -55,10 +55,12 @@ class RunJobs:
 
     run      does it; interrupted, it leaves no evaluation half recorded.
     workers  evaluations at a time.
+    threads  of each; None: as many as the evaluator likes.
     """
 
     run: Callable[[Jobs, Evaluator], None]
-    workers: int
+    workers: int = 1
+    threads: int | None = None
 
     def __call__(self, jobs: Jobs, evaluator: Evaluator) -> None:
         self.run(jobs, evaluator)

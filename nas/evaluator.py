@@ -31,8 +31,8 @@ class Evaluator(Protocol):
 
     May also have `check(network)`, which raises InputError for a network that it can say nothing about: a search calls
     it with the first proposal, before anything is written. And `expected(network)`, the accuracy without noise, if it
-    adds some: an experiment compares networks by that. And `forecast(network)`, the seconds that one evaluation takes
-    on this machine, for whoever plans many.
+    adds some: an experiment compares networks by that. And `forecast(network, threads)`, the seconds that one
+    evaluation takes on this machine with so many threads, for whoever plans many.
     """
 
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = _Asked(folder, given, names, compared, surface, tuple(rows), seeds, tuple(arguments))
     if given["dry_run"]:
         _introduce(asked)
-        foretell(compared.evaluator, asked.networks, asked.wanted - len(before), before, workers=1)
+        foretell(compared.evaluator, asked.networks, asked.wanted - len(before), before)
         CONSOLE.print(_plan_table(rows, cost(surface.baseline).macs))
         return 0
     # A study that is finished needs no engine; inline costs nothing.
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         if done or study.stale:
             say(f"resuming {folder}: {len(done)} of {study.wanted} evaluations are done")
         try:
-            foretell(compared.evaluator, asked.networks, study.left, done, run_jobs.workers)
+            foretell(compared.evaluator, asked.networks, study.left, done, run_jobs.workers, run_jobs.threads)
             evaluate(study, run_jobs, compared.evaluator, _name)
         except KeyboardInterrupt:
             finished = len(study.evaluations)
@@ -210,10 +210,9 @@ def _plan_table(rows: Sequence[Row], base: int) -> Table:
     for row in rows:
         if row.chosen and row.same_as is None and row.candidate is not None:
             network = row.candidate.network
-            table.add_row(
-                str(row.coefficients), f"{row.nominal:.2f}x", f"{row.formula:.2f}x", f"{row.candidate.macs / base:.2f}x",
-                str(network.blocks), str(network.resolution), f"{row.candidate.phi:.2f}",
-            )  # fmt: skip
+            costs = (row.nominal, row.formula, row.candidate.macs / base)
+            shape = (str(network.blocks), str(network.resolution), f"{row.candidate.phi:.2f}")
+            table.add_row(str(row.coefficients), *(f"{one:.2f}x" for one in costs), *shape)
     return table
 
 
@@ -254,7 +253,7 @@ def _conclude(asked: _Asked, result: Outcome) -> int:
 
 def _best_table(surface: Surface, result: Outcome, most: int = 8) -> Table:
     table = Table(title="best constants", title_justify="left")
-    for heading in ("alpha, beta, gamma", "accuracy", "of seeds", "true, 95 %", "best with", "MACs"):
+    for heading in ("alpha, beta, gamma", "mean", "of seeds", "true, 95 %", "best", "MACs"):
         table.add_column(heading, no_wrap=True)
     ranking, base = result.ranking, cost(surface.baseline).macs
     for one in result.in_order[:most]:
@@ -263,8 +262,8 @@ def _best_table(surface: Surface, result: Outcome, most: int = 8) -> Table:
         table.add_row(
             one.label,
             f"{ranking.mean[one.place]:.4f}",
-            f"{min(one.accuracies):.4f} to {max(one.accuracies):.4f}",
-            "-" if low is None else f"{low:.4f} to {high:.4f}",
+            f"{min(one.accuracies):.3f}-{max(one.accuracies):.3f}",
+            "-" if low is None else f"{low:.3f}-{high:.3f}",
             "-" if sure is None else f"{sure:.2f}",
             f"{one.row.candidate.macs / base:.2f}x",
         )

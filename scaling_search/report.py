@@ -51,9 +51,8 @@ def _evaluations(result: Outcome) -> list[Any]:
 
 
 def shown_of(surface: Surface, result: Outcome, one: Found) -> Shown:
-    """A row as the figures show it. Constants that share a network are one mark in the ranking: the first has it."""
-    row, ranking, base = one.row, result.ranking, cost(surface.baseline).macs
-    own = one.place if row.same_as is None else None
+    """A row as the figures show it."""
+    row, ranking, base, place = one.row, result.ranking, cost(surface.baseline).macs, one.place
     return Shown(
         label=" ".join(f"{value:.4g}" for value in vars(row.coefficients).values()),
         coefficients=row.coefficients,
@@ -61,10 +60,11 @@ def shown_of(surface: Surface, result: Outcome, one: Found) -> Shown:
         formula=row.formula,
         realised=row.candidate.macs / base if row.candidate else None,
         adjusted=row.candidate.adjusted if row.candidate else False,
-        accuracies=one.accuracies if own is not None else (),
-        failed=own is not None and bool(one.evaluations) and not one.accuracies,
-        low=None if own is None else ranking.low[own],
-        high=None if own is None else ranking.high[own],
-        probability_best=None if own is None else ranking.probability_best[own],
-        contender=own in ranking.contenders,
+        accuracies=one.accuracies,
+        failed=bool(one.evaluations) and not one.accuracies,
+        low=None if place is None else ranking.low[place],
+        high=None if place is None else ranking.high[place],
+        probability_best=None if place is None else ranking.probability_best[place],
+        contender=place in ranking.contenders,
+        shares_network=row.same_as is not None,
     )

@@ -98,9 +98,17 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
 
 
 def foretell(
-    evaluator: Evaluator, networks: Sequence[Arch], left: int, before: Sequence[Evaluation], workers: int
+    evaluator: Evaluator,
+    networks: Sequence[Arch],
+    left: int,
+    before: Sequence[Evaluation],
+    workers: int = 1,
+    threads: int | None = 1,
 ) -> None:
-    """Say how long `left` evaluations take: by those that were before, else by training one of `networks` for a moment."""
+    """Say how long `left` evaluations take: by those before, else by training one of `networks` for a moment.
+
+    `workers` evaluate at a time, each with as many `threads`; None: as many as it likes.
+    """
     if not left:
         return
     whole = f"{left} evaluations left" if before else f"{left} evaluations"
@@ -110,7 +118,7 @@ def foretell(
         measure = getattr(evaluator, "forecast", None)
         how = "measured on one network"
         try:
-            times = [] if measure is None or not networks else [measure(networks[len(networks) // 2])]
+            times = [] if measure is None or not networks else [measure(networks[len(networks) // 2], threads)]
         except EvaluationFailed:  # it will be recorded of this network when its turn comes
             times = []
     if not times:

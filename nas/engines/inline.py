@@ -12,7 +12,7 @@ from nas.evaluator import EvaluationFailed, Evaluator, measure
 @contextmanager
 def engine() -> Iterator[RunJobs]:
     """Nothing has to come up."""
-    yield RunJobs(run, workers=1)
+    yield RunJobs(run)
 
 
 def run(jobs: Jobs, evaluator: Evaluator) -> None:

@@ -76,7 +76,7 @@ def engine(
         def run(jobs: Jobs, evaluator: Evaluator) -> None:
             _run(jobs, evaluator, limit, cpus_per_trial, gpus_per_trial, max_failures)
 
-        yield RunJobs(run, limit)
+        yield RunJobs(run, limit, _threads(cpus_per_trial))
 
 
 def _run(
@@ -88,7 +88,7 @@ def _run(
     """
     driver = _Driver(jobs, limit, max_failures)
     trainable = tune.with_resources(
-        tune.with_parameters(_Worker, evaluator=evaluator, threads=max(1, int(cpus_per_trial))),
+        tune.with_parameters(_Worker, evaluator=evaluator, threads=_threads(cpus_per_trial)),
         {"cpu": cpus_per_trial, "gpu": gpus_per_trial},
     )
     with tempfile.TemporaryDirectory(prefix="phinas-ray-") as scratch:
@@ -120,7 +120,6 @@ class _Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any], evaluator: Evaluator | None = None, threads: int = 1) -> None:
         assert evaluator is not None  # with_parameters binds it
-        # One thread per CPU that this worker was given: more made training 20 times slower on a busy machine.
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(threads)
         self._evaluator = evaluator
@@ -241,6 +240,11 @@ class _EarlyStopping(Stopper):
 
     def stop_all(self) -> bool:
         return self.driver.broken
+
+
+def _threads(cpus_per_trial: float) -> int:
+    """One thread per CPU that a worker was given: more made training 20 times slower on a busy machine."""
+    return max(1, int(cpus_per_trial))
 
 
 def _error_of(trial: Trial) -> object:

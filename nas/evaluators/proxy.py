@@ -86,13 +86,14 @@ class Proxy:
                 if epoch.accuracy is not None:
                     yield Measurement(epoch.accuracy, final=epoch.number == self.recipe.epochs)
 
-    def forecast(self, network: Network) -> float:
+    def forecast(self, network: Network, threads: int | None = None) -> float:
         """Seconds that one evaluation will take on this machine as busy as it is now, from training for a moment.
 
-        Torch's global generators are left as they were. Raises as an evaluation does.
+        `threads` are torch's meanwhile; None: as many as it has. Torch's global generators are left as they were.
+        Raises as an evaluation does.
         """
         train_set, val_set = self._placed(self._side(network))
-        with self._own_failures(train_set):
+        with self._own_failures(train_set), _threads(threads):
             module = self._built(network, 0, train_set)
             return forecast_seconds(module, train_set, val_set, self.recipe, self.score_every)
 
@@ -192,3 +193,14 @@ class Proxy:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_samples": {}}  # each worker puts the images on its own device
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Inside, torch computes with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
