@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from scaling_search.study import SAMPLERS, Evaluation, Explore, Params, Ranges, 
 
 # What may change between the runs of one study: how long it goes on, and where it runs.
 _FREE_TO_CHANGE = ("candidates", "seeds", "engine", "name", "data", "dry_run")  # data is part of the evaluator
+_GRID_ONLY = ("phi", "constraint", "sampler", "lattice", "candidates", "halving", "name", "dry_run")
 SHARES = ("depth_share", "width_of_rest")  # by which a sampler finds its way on the surface
 
 
@@ -133,8 +135,16 @@ class _Asked:
         """The command line that resumes this run, with options changed."""
         changes["name"] = self.folder.name
         kept = [argument for argument in self.arguments if argument.split("=")[0] not in changes]
-        options = shlex.join([*kept, *(f"{key}={value}" for key, value in changes.items())])
-        return f"python -m scaling_search.grid {options}"
+        return _command("grid", [*kept, *(f"{key}={value}" for key, value in changes.items())])
+
+    def compare_command(self) -> str:
+        """The command line that sets what was found against the single dimensions, of the same network and data."""
+        kept = [argument for argument in self.arguments if re.split("[.=]", argument)[0] not in _GRID_ONLY]
+        return _command("compare", [f"scaling={self.folder}/scaling.yaml", *kept])
+
+
+def _command(name: str, arguments: Sequence[str]) -> str:
+    return f"python -m scaling_search.{name} {shlex.join(arguments)}"
 
 
 def _surface(given: Mapping[str, Any], compared: Compared) -> Surface:
@@ -183,8 +193,10 @@ def _introduce(asked: _Asked) -> None:
     """Say what is about to happen."""
     surface, rows = asked.surface, asked.rows
     base = cost(surface.baseline).macs
+    changed = [f"{name}={value}" for name, value in (asked.given["variant"] or {}).items() if value is not None]
+    variant = f" with {', '.join(changed)}" if changed else ""
     say(
-        f"baseline {asked.given['baseline']}: {macs_text(base)} at {surface.baseline.resolution} px; "
+        f"baseline {asked.given['baseline']}{variant}: {macs_text(base)} at {surface.baseline.resolution} px; "
         f"phi={surface.phi:g}: candidates of {macs_text(surface.macs)}"
         + (f" within {surface.tolerance:.1%}" if surface.constraint == "realised" else " by the formula alone")
     )
@@ -246,7 +258,7 @@ def _conclude(asked: _Asked, result: Outcome) -> int:
         f"look at it: {folder}/report.html\n"
         f"surer with more seeds:\n  {asked.command(seeds=2 * asked.seeds)}\n"
         f"against depth, width and resolution alone:\n"
-        f"  python -m scaling_search.compare scaling={folder}/scaling.yaml baseline={asked.given['baseline']}"
+        f"  {asked.compare_command()}"
     )
     return 0
 

@@ -24,7 +24,7 @@ LATTICE = lattice()
 
 
 def made_up(points: list[Coefficients], seed: int = 0, seeds: int = 3) -> list[Shown]:
-    """Candidates in every state: about a tenth each dropped, failed, not evaluated yet, and of another's network."""
+    """Candidates in every state: about a tenth each dropped, failed, not evaluated, and of another's network."""
     rng = np.random.default_rng(seed)
     candidates = []
     for number, point in enumerate(points):

@@ -45,8 +45,8 @@ def _draw_costs(axes: Axes, candidates: Sequence[Shown], target: float, toleranc
             edgecolors=MUTED, linewidths=0.9, zorder=2, label=f"the formula's network of those ({len(adjusted)})",
         )  # fmt: skip
     for chosen, color, marker, label in (
-        (kept, BLUE, "o", "compared: the formula's network"),
-        (adjusted, ORANGE, "D", "compared: adjusted to equal cost"),
+        (kept, BLUE, "o", "of equal cost: the formula's network"),
+        (adjusted, ORANGE, "D", "of equal cost: adjusted"),
         (dropped, INK, "x", "dropped: no network of this cost"),
     ):
         if chosen:

@@ -105,7 +105,7 @@ def _draw_candidates(axes: Axes, candidates: Sequence[Shown]) -> None:
         rings = draw(rivals, s=_RING * size, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=5)
         handles += [((example["evaluated"], rings), "may be the best (95%)")] if any(rivals) else []
     looks: dict[str, tuple[str, dict[str, Any]]] = {
-        "waiting": ("not evaluated yet", {"s": 0.7 * size, "facecolors": "none", "edgecolors": MUTED}),
+        "waiting": ("not evaluated", {"s": 0.7 * size, "facecolors": "none", "edgecolors": MUTED}),
         "failed": ("failed", {"s": 0.6 * size, "marker": "x", "color": INK}),
         "dropped": ("no network of equal cost", {"s": 10, "color": MUTED}),
     }
