@@ -323,11 +323,9 @@ def check_study(path: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
     if not path.exists():
         return []
     with tempfile.TemporaryDirectory() as scratch:
-        for file in (path, Path(f"{path}-journal")):  # the second holds what a crash left half written
-            if file.exists():
-                shutil.copy(file, scratch)
         copy = Path(scratch) / path.name
         try:
+            _copy(path, copy)
             with closing(sqlite3.connect(copy)) as database:
                 tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.DatabaseError as error:
@@ -343,6 +341,17 @@ def check_study(path: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
         if "settings" in study.user_attrs:
             check_same_settings(path, study.user_attrs["settings"], settings)
         return [_evaluation(trial) for trial in study.get_trials(deepcopy=False) if _finished(trial)]
+
+
+def _copy(path: Path, copy: Path) -> None:
+    """A consistent copy of a database, also while another process writes to it."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source, closing(sqlite3.connect(copy)) as to:
+            source.backup(to)
+    except sqlite3.OperationalError:  # a crash left it half written, and it cannot be mended without writing
+        for file in (path, Path(f"{path}-journal")):
+            if file.exists():
+                shutil.copy(file, copy.parent)
 
 
 def _open(path: Path) -> optuna.Study:
