@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from conf.command import construct
+from conf.console import CONSOLE, command_line, say
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
 from convnets.errors import DoesNotFit, InputError
@@ -87,15 +87,16 @@ def run_experiment(arguments: Sequence[str], configured: Configured, run_one: Ru
         }
     # All of them are read before the first is run.
     ready = {controller: (*configured(typed), typed) for controller, typed in searches.items()}
+    again = functools.partial(command_line, "nas.search", arguments, name=folder.name)
     code = 0
     for place, (controller, (own, own_names, typed)) in enumerate(ready.items(), start=1):
         if len(ready) > 1:
-            _say(f"{'' if place == 1 else chr(10)}search {place} of {len(ready)}: {controller}")
+            say(f"{'' if place == 1 else chr(10)}search {place} of {len(ready)}: {controller}")
         try:
             code = max(code, run_one(own, own_names, typed))
         except KeyboardInterrupt:
             if len(ready) > 1:
-                _say(f"or with the whole experiment:\n  {_command(arguments, folder)}")
+                say(f"or with the whole experiment:\n  {again()}")
             raise
     entries = {
         controller: read_journal(run_folder(own.name) / "journal.jsonl")[1]
@@ -106,7 +107,7 @@ def run_experiment(arguments: Sequence[str], configured: Configured, run_one: Ru
             write_config(folder, config)
         _compare(folder, config, experiment, entries)
     if len(ready) > 1:
-        _say(f"all of them with a larger budget:\n  {_command(arguments, folder, budget=2 * int(config.budget))}")
+        say(f"all of them with a larger budget:\n  {again(budget=2 * int(config.budget))}")
     return code
 
 
@@ -162,13 +163,13 @@ def _compare(folder: Path, config: DictConfig, experiment: Experiment, searches:
         rows.append(trained.best)
     rows += _published(experiment, costs_of, reward)
     names = tuple(dict.fromkeys(["macs", "params", *objective.drawn]))
-    _CONSOLE.print(_table(rows, names, experiment))
+    CONSOLE.print(_table(rows, names, experiment))
     if experiment.note:
-        _say(experiment.note.rstrip())
+        say(experiment.note.rstrip())
     picture = comparison_figure(searches, rows, trained, objective, reward, experiment.accuracy)
     png(picture, folder / "comparison.png", PICTURE_WIDTH)
     write_atomically(folder / "comparison.csv", pd.DataFrame([_record(row) for row in rows]).to_csv(index=False))
-    _say(f"written: {folder}/comparison.csv, comparison.png")
+    say(f"written: {folder}/comparison.csv, comparison.png")
 
 
 def _found(
@@ -264,19 +265,6 @@ def _costs_with(device: Any) -> Callable[[Network], dict[str, float]]:
 
 
 # --- what is said of it ----------------------------------------------------------------------------------------------
-
-_CONSOLE = Console(highlight=False)
-
-
-def _command(arguments: Sequence[str], folder: Path, **changes: object) -> str:
-    """The command line that goes on with the experiment, with options changed."""
-    changes["name"] = folder.name
-    kept = [argument for argument in arguments if argument.split("=")[0] not in changes]
-    return f"python -m nas.search {shlex.join([*kept, *(f'{key}={value}' for key, value in changes.items())])}"
-
-
-def _say(text: str) -> None:
-    _CONSOLE.print(text, markup=False, soft_wrap=True)
 
 
 def _table(rows: Sequence[Compared], costs: Sequence[str], experiment: Experiment) -> Table:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from conf.command import configuration, construct, plain, run, targets_of
+from conf.console import CONSOLE, command_line, say
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
 from convnets.checks import check_number, check_whole
@@ -104,7 +103,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
         _introduce(results)
         best = best_of(journal.entries)
         try:
-            with progress(_CONSOLE, "searching", len(journal.entries), budget) as show:
+            with progress(CONSOLE, "searching", len(journal.entries), budget) as show:
 
                 def watch(entry: Entry, seconds: float) -> None:
                     nonlocal best
@@ -116,9 +115,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
                 if not state.done:
                     run_jobs(state, evaluator)
         except KeyboardInterrupt:
-            _say(
-                f"\nstopped; {len(journal.entries)} of {budget} evaluations are kept. To go on:\n  {results.command()}"
-            )
+            say(f"\nstopped; {len(journal.entries)} of {budget} evaluations are kept. To go on:\n  {results.command()}")
             if journal.entries:
                 _save(results)
             raise
@@ -144,25 +141,16 @@ class _Run:
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""
-        changes["name"] = self.folder.name
-        kept = [argument for argument in self.arguments if argument.split("=")[0] not in changes]
-        return f"python -m nas.search {shlex.join([*kept, *(f'{key}={value}' for key, value in changes.items())])}"
-
-
-_CONSOLE = Console(highlight=False)
-
-
-def _say(text: str) -> None:
-    _CONSOLE.print(text, markup=False, soft_wrap=True)
+        return command_line("nas.search", self.arguments, **{**changes, "name": self.folder.name})
 
 
 def _introduce(run: _Run) -> None:
     """Say what is about to happen, and what was found of an earlier run."""
     if run.journal.repaired:
-        _say(f"repaired {run.journal.path}: its last line had been cut off by an interruption")
+        say(f"repaired {run.journal.path}: its last line had been cut off by an interruption")
     if run.journal.entries:
-        _say(f"resuming {run.folder}: {len(run.journal.entries)} of {run.budget} evaluations are done")
-    _say(
+        say(f"resuming {run.folder}: {len(run.journal.entries)} of {run.budget} evaluations are done")
+    say(
         f"{run.names['controller']} over {size(run.problem.decisions):.2g} networks ({run.names['space']}), "
         f"{run.objective}, {run.budget} evaluations by {run.names['evaluator']} on {run.names['engine']}"
     )
@@ -195,18 +183,16 @@ def _conclude(run: _Run, exhausted: bool) -> int:
     entries = run.journal.entries
     if exhausted:
         found = "the space holds" if size(run.problem.decisions) <= WALK_LIMIT else "the controller found"
-        _say(f"{found} nothing new: all {len(entries)} networks it proposed were evaluated")
+        say(f"{found} nothing new: all {len(entries)} networks it proposed were evaluated")
     complete = [entry for entry in entries if entry.complete]
     stopped, failed = sum(entry.stopped for entry in entries), sum(entry.error is not None for entry in entries)
     if not complete:
         reasons = sorted({entry.error for entry in entries if entry.error is not None})
-        _say(
-            f"no network was evaluated to the end ({failed} failed: {'; '.join(reasons)}); see {run.folder}/trials.csv"
-        )
+        say(f"no network was evaluated to the end ({failed} failed: {'; '.join(reasons)}); see {run.folder}/trials.csv")
         return 1
     ranked = sorted(complete, key=lambda entry: (-(entry.reward or 0), entry.number))
-    _CONSOLE.print(_front_table(run) if run.objective.front else _best_table(run, ranked[:5]))
-    _say(
+    CONSOLE.print(_front_table(run) if run.objective.front else _best_table(run, ranked[:5]))
+    say(
         f"the best: {outline(run.problem, ranked[0].picks)}\n"
         f"{len(entries)} evaluations in {duration_text(run.timings.elapsed)}: {len(complete)} to the end, "
         f"{stopped} stopped early, {failed} failed\n"

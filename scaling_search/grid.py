@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from conf.command import configuration, construct, plain, run
+from conf.console import CONSOLE, command_line, say
 from conf.run_folder import locked, run_folder, write_config
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
@@ -27,13 +27,11 @@ from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan
 from scaling_search.report import report
 from scaling_search.results import Outcome, about_of, outcome, write_candidates, write_constants, write_summary
 from scaling_search.session import (
-    CONSOLE,
     Compared,
     check_folder,
     evaluate,
     foretell,
     read_compared,
-    say,
     settings_of,
     warn_of_enlarging,
 )  # fmt: skip
@@ -133,18 +131,12 @@ class _Asked:
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""
-        changes["name"] = self.folder.name
-        kept = [argument for argument in self.arguments if argument.split("=")[0] not in changes]
-        return _command("grid", [*kept, *(f"{key}={value}" for key, value in changes.items())])
+        return command_line("scaling_search.grid", self.arguments, **{**changes, "name": self.folder.name})
 
     def compare_command(self) -> str:
         """The command line that sets what was found against the single dimensions, of the same network and data."""
         kept = [argument for argument in self.arguments if re.split("[.=]", argument)[0] not in _GRID_ONLY]
-        return _command("compare", [f"scaling={self.folder}/scaling.yaml", *kept])
-
-
-def _command(name: str, arguments: Sequence[str]) -> str:
-    return f"python -m scaling_search.{name} {shlex.join(arguments)}"
+        return command_line("scaling_search.compare", [f"scaling={self.folder}/scaling.yaml", *kept])
 
 
 def _surface(given: Mapping[str, Any], compared: Compared) -> Surface:

@@ -9,9 +9,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from rich.console import Console
-
 from conf.command import construct
+from conf.console import CONSOLE, say
 from convnets.arch import Arch
 from convnets.errors import InputError
 from nas.engine import RunJobs
@@ -19,13 +18,6 @@ from nas.evaluator import EvaluationFailed, Evaluator
 from nas.progress import duration_text, progress
 from scaling_search.baseline import read_baseline, read_variant
 from scaling_search.study import Evaluation, Study, check_study
-
-CONSOLE = Console(highlight=False)
-
-
-def say(text: str) -> None:
-    """A line to the user, as it is."""
-    CONSOLE.print(text, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
