@@ -22,6 +22,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -139,7 +140,10 @@ class Study:
         self._distributions = {name: _distribution(values) for name, values in ranges.items()}
         self._trials: dict[int, Trial] = {}
         self._curves: dict[int, list[float]] = {}
-        self._study = _open(path)
+        self._storage = RDBStorage(f"sqlite:///{path}")
+        self._study = optuna.create_study(
+            storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True, sampler=RandomSampler()
+        )
         self._study.set_user_attr("settings", settings)
         self.stale = self._fail_stale()
         if explore:
@@ -218,7 +222,7 @@ class Study:
         """Leave no trial running. What is in flight is evaluated when the study is opened again."""
         for number in list(self.in_flight):
             self.withdraw(number)
-        self._study._storage.remove_session()
+        self._storage.remove_session()
 
     def _waiting(self) -> Trial | None:
         """The first trial in the queue, set running."""
@@ -305,7 +309,7 @@ class Study:
         """Fail what a crash left running; returns how many there were. They are missing now, and enqueued again."""
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in running:
-            self._fail(Trial(self._study, trial._trial_id), "stale")
+            self._study.tell(trial.number, state=TrialState.FAIL)
         return len(running)
 
     def _fail(self, trial: Trial, why: str) -> None:
@@ -354,12 +358,6 @@ def _copy(path: Path, copy: Path) -> None:
                 shutil.copy(file, copy.parent)
 
 
-def _open(path: Path) -> optuna.Study:
-    return optuna.create_study(
-        storage=f"sqlite:///{path}", study_name=NAME, direction="maximize", load_if_exists=True, sampler=RandomSampler()
-    )
-
-
 def _distribution(values: tuple[float, float] | tuple[str, ...]) -> BaseDistribution:
     first, last = values[0], values[-1]
     if isinstance(first, str) or isinstance(last, str):
@@ -368,8 +366,11 @@ def _distribution(values: tuple[float, float] | tuple[str, ...]) -> BaseDistribu
 
 
 def _finished(trial: FrozenTrial) -> bool:
-    """Whether it is an evaluation, however it ended."""
-    return trial.state.is_finished() and "network" in trial.user_attrs and "void" not in trial.user_attrs
+    """Whether it is an evaluation that ended: complete, stopped early, or with an error of the network's own."""
+    ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or (
+        trial.state == TrialState.FAIL and "error" in trial.user_attrs
+    )
+    return ended and "network" in trial.user_attrs
 
 
 def _end(trial: FrozenTrial) -> tuple[datetime, int]:
@@ -378,16 +379,13 @@ def _end(trial: FrozenTrial) -> tuple[datetime, int]:
 
 
 def _evaluation(trial: FrozenTrial) -> Evaluation:
-    error = trial.user_attrs.get("error")
-    if error is None and trial.state == TrialState.FAIL:
-        error = "unknown"
     return Evaluation(
         network=trial.user_attrs["network"],
         params=trial.params,
         replicate=trial.user_attrs["replicate"],
         curve=tuple(value for _, value in sorted(trial.intermediate_values.items())),
         stopped=trial.state == TrialState.PRUNED,
-        error=error,
+        error=trial.user_attrs.get("error"),
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,
     )
 
