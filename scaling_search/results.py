@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
@@ -54,13 +54,16 @@ class Outcome:
 
     @property
     def in_order(self) -> list[Found]:
-        """The networks that have an accuracy, the highest mean first."""
+        """The networks that have an accuracy, the most probably best first, and of equals the highest mean."""
         known = [one for one in self.ranked if one.place is not None and self.ranking.mean[one.place] is not None]
-        return sorted(known, key=lambda one: -(self.ranking.mean[one.place or 0] or 0.0))
+        return sorted(
+            known,
+            key=lambda one: (-(_of(self.ranking.probability_best, one.place) or 0.0), -mean(one.accuracies)),
+        )
 
     @property
     def best(self) -> Found | None:
-        """The highest mean; None without any accuracy."""
+        """The most probably best; None without any accuracy."""
         return next(iter(self.in_order), None)
 
     @property
@@ -126,7 +129,8 @@ def write_candidates(path: Path, surface: Surface, result: Outcome) -> None:
             }
         )  # fmt: skip
     frame = pd.DataFrame(rows)
-    order = frame.sort_values(["accuracy_mean", "alpha", "beta"], ascending=[False, True, True], kind="stable").index
+    keys = ["probability_best", "accuracy_mean", "alpha", "beta"]
+    order = frame.sort_values(keys, ascending=[False, False, True, True], kind="stable").index
     write_atomically(path, frame.loc[order].to_csv(index=False))
 
 
