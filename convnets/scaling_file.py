@@ -12,8 +12,10 @@ import yaml
 
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
+from convnets.checks import check_number
 from convnets.compound import Coefficients
 from convnets.errors import InputError
+from convnets.scale import ROUNDINGS
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ def read_scaling(path: str | os.PathLike[str]) -> Scaling:
         constants = content["constants"]
         if not isinstance(constants, Mapping) or set(constants) != {"alpha", "beta", "gamma"}:
             raise ValueError("constants must be alpha, beta and gamma")
+        if content["rounding"] not in ROUNDINGS:
+            raise ValueError(f"rounding={content['rounding']}: it must be one of {', '.join(ROUNDINGS)}")
+        evidence = content.get("evidence", {})
+        if not isinstance(evidence, Mapping):
+            raise ValueError(f"evidence={evidence}: it must be a mapping")
         return Scaling(
             Coefficients(**constants),
-            content["phi"],
+            check_number("phi", content["phi"], above=0),
             content["rounding"],
             Arch.from_dict(content["baseline"]),
-            content.get("evidence", {}),
+            evidence,
         )
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
