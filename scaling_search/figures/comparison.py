@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from nas.figures.labels import label_ends, label_points
+from nas.figures.labels import label_points
 from nas.figures.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, RED, styled
 from scaling_search.comparison import BASELINE, BASES, COMPOUND, METHODS, SINGLE, line_of
 from scaling_search.contrast import Outcome
@@ -47,16 +50,19 @@ def bases_figure(found: Sequence[Outcome]) -> Figure:
 def overview_figure(found: Sequence[Outcome]) -> Figure:
     """All of them as one picture; Figure 4 only where there is something for it."""
     bases = any(one.point.line in _BASE_COLORS and one.point.line != "width" for one in found)
-    with styled((13.6, 9.0) if bases else (11.2, 8.6)) as figure:
+    with styled((13.6, 9.2) if bases else (11.2, 8.6)) as figure:
         figure.set_facecolor(PAPER)
-        rows = figure.add_gridspec(2, 1, height_ratios=(1.25, 1))
-        top = figure.add_subfigure(rows[0]).subplots(1, 2 if bases else 1, squeeze=False)[0]
-        draw_methods(top[0], found)
-        top[0].set_title("Scaled alone, and together", pad=12)
+        rows = figure.add_gridspec(2, 1, height_ratios=(1.3, 1))
+        upper, lower = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+        halves = upper.add_gridspec(1, 2 if bases else 1)
+        axes = upper.add_subfigure(halves[0]).add_subplot()  # each with a legend of its own
+        draw_methods(axes, found)
+        axes.set_title("Each dimension alone, and all together", pad=12)
         if bases:
-            draw_bases(top[1], found)
-            top[1].set_title("Width from other depths and resolutions", pad=12)
-        draw_single(figure.add_subfigure(rows[1]).subplots(1, 3, sharey=True), found)
+            axes = upper.add_subfigure(halves[1]).add_subplot()
+            draw_bases(axes, found)
+            axes.set_title("Width from bases of other depth and resolution", pad=12)
+        draw_single(lower.subplots(1, 3, sharey=True), found)
     return figure
 
 
@@ -64,7 +70,8 @@ def draw_methods(axes: Axes, found: Sequence[Outcome]) -> None:
     curves = {method: _curve(found, method) for method in METHODS}
     _frame(axes, found, [one for curve in curves.values() for one in curve])
     _draw_curves(axes, curves, _COLORS, _MARKERS)
-    _label_curves(axes, curves, _COLORS, {method: method for method in METHODS})
+    _label_curves(axes, curves, _COLORS)
+    _legend(axes, curves, _COLORS, _MARKERS, {method: method for method in METHODS})
 
 
 def draw_single(panels: Sequence[Axes], found: Sequence[Outcome]) -> None:
@@ -85,16 +92,23 @@ def draw_single(panels: Sequence[Axes], found: Sequence[Outcome]) -> None:
         if axes is not panels[0]:
             axes.set_ylabel("")
             axes.tick_params(axis="y", length=0)
-        notes = [(one.point.macs, one.mean or 0.0, _single_label(one, method), INK) for one in known]
-        label_points(axes, notes, [(one.point.macs, accuracy) for one in known for accuracy in one.accuracies])
+        for one in known:  # the upper left is free where accuracy grows
+            start = one.point.line == BASELINE
+            axes.annotate(
+                one.label, (one.point.macs, one.mean or 0.0), xytext=(9, -3) if start else (-7, 5), fontsize=8.5,
+                textcoords="offset points", ha="left" if start else "right", va="top" if start else "bottom",
+                color=INK if start else _COLORS[method], zorder=7,
+                path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
+            )  # fmt: skip
 
 
 def draw_bases(axes: Axes, found: Sequence[Outcome]) -> None:
     curves = {line: _curve(found, line, start=line == "width") for line in _BASE_COLORS}
     _frame(axes, found, [one for curve in curves.values() for one in curve])
     _draw_curves(axes, curves, _BASE_COLORS, _BASE_MARKERS)
-    titles = {line_of(base): f"d={base[0]:g}, r={base[1]:g}" for base in BASES}
-    _label_curves(axes, curves, _BASE_COLORS, titles)
+    _label_curves(axes, curves, _BASE_COLORS)
+    titles = {line_of(base): f"from d={base[0]:.1f}, r={base[1]:.1f}" for base in BASES}
+    _legend(axes, curves, _BASE_COLORS, _BASE_MARKERS, titles)
 
 
 def _curve(found: Sequence[Outcome], line: str, start: bool = True) -> list[Outcome]:
@@ -115,7 +129,7 @@ def _frame(axes: Axes, found: Sequence[Outcome], shown: Sequence[Outcome], few: 
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda macs, _: f"{macs / whole:.3g}×\n{_macs_short(macs)}"))
     axes.set_xlabel("MACs" if few else "MACs of one image, and multiples of the baseline's")
-    axes.yaxis.set_major_locator(MaxNLocator(5 if few else 7))
+    axes.yaxis.set_major_locator(MaxNLocator(5 if few else 7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
     axes.set_ylabel("Accuracy")
     ends = [accuracy for one in shown for accuracy in one.accuracies]
@@ -168,31 +182,43 @@ def _place(axes: Axes, one: Outcome, name: str, names: Sequence[str]) -> float:
     return float(one.point.macs * math.exp(aside * math.log(high / low)))
 
 
-def _label_curves(
-    axes: Axes, curves: Mapping[str, Sequence[Outcome]], colors: Mapping[str, str], titles: Mapping[str, str]
+def _label_curves(axes: Axes, curves: Mapping[str, Sequence[Outcome]], colors: Mapping[str, str]) -> None:
+    """The multipliers beside each mark, where they hide neither a line nor a seed, if there is room."""
+    crowd, notes = [], {}
+    for name, curve in curves.items():
+        places = [(_place(axes, one, name, list(curves)), one.mean or 0.0) for one in curve]
+        for one, (x, y) in zip(curve, places, strict=True):
+            color = INK if one.point.line == BASELINE else colors[name]
+            notes[x, y] = (x, y, one.label, color)  # the baseline once
+            crowd += [(x, accuracy) for accuracy in one.accuracies]
+        for (x, y), (x_end, y_end) in itertools.pairwise(places):
+            crowd += zip(np.geomspace(x, x_end, 40), np.linspace(y, y_end, 40), strict=True)
+    label_points(axes, list(notes.values()), crowd)
+
+
+def _legend(
+    axes: Axes,
+    curves: Mapping[str, Sequence[Outcome]],
+    colors: Mapping[str, str],
+    markers: Mapping[str, str],
+    titles: Mapping[str, str],
 ) -> None:
-    names = list(curves)
-    shown = {name: [one for one in curve if one.point.line != BASELINE] for name, curve in curves.items()}
-    ends = [(curve[-1].mean or 0.0, titles[name], colors[name]) for name, curve in shown.items() if curve]
-    label_ends(axes, ends)
-    notes = [
-        (_place(axes, one, name, names), one.mean or 0.0, one.label, colors[name])
-        for name, curve in shown.items()
-        for one in curve
-    ]
-    baselines = {one.point.line: one for curve in curves.values() for one in curve if one.point.line == BASELINE}
-    notes += [(one.point.macs, one.mean or 0.0, "baseline", INK) for one in baselines.values()]
-    crowd = [
-        (_place(axes, one, name, names), accuracy)
+    handles = [
+        Line2D(
+            [], [], color=colors[name], marker=markers[name], markeredgecolor=PAPER, ms=7.5, lw=2.0, label=titles[name]
+        )
         for name, curve in curves.items()
-        for one in curve
-        for accuracy in one.accuracies
+        if curve
     ]
-    label_points(axes, notes, crowd)
-
-
-def _single_label(one: Outcome, method: str) -> str:
-    return f"{method[0]}=1.0" if one.point.line == BASELINE else one.label
+    shown = [one for curve in curves.values() for one in curve]
+    if any(len(one.accuracies) > 1 for one in shown):
+        handles.append(Line2D([], [], color=MUTED, marker="o", ms=3, lw=0, label="one seed"))
+    if any(one.reach is not None for one in shown):
+        handles.append(Line2D([], [], color=to_rgba(MUTED, 0.5), lw=5, label="mean, 95%", solid_capstyle="butt"))
+    if handles:
+        wide = axes.figure.bbox.width / axes.figure.figure.dpi > 1.4 * len(handles)
+        columns = len(handles) if wide else math.ceil(len(handles) / 2)
+        axes.figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.6)
 
 
 def _macs_short(macs: float) -> str:
