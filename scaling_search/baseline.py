@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def read_baseline(name: Any) -> Arch:
     """
     if str(name) in NAMES:
         return reference(str(name))
-    if not Path(str(name)).suffix and not Path(str(name)).exists():
+    if not Path(str(name)).suffix and not os.path.exists(str(name)):
         raise InputError(f"baseline={name}: it must be a file, as runs/NAME/best.yaml, or one of {', '.join(NAMES)}")
     return read_arch(str(name))
 

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"sampler={given['sampler']}: it must be one of grid, {', '.join(SAMPLERS)}")
     if given["sampler"] != "grid" and (count is None or given["constraint"] != "realised"):
         raise InputError(f"sampler={given['sampler']} needs candidates=NUMBER and constraint=realised")
+    if not isinstance(given["dry_run"], bool):
+        raise InputError(f"dry_run={given['dry_run']}: it must be true or false")
     if not isinstance(given["lattice"], dict):
         raise InputError(f"lattice={given['lattice']}: it must have step, tolerance, alpha, beta and gamma")
 
@@ -63,20 +65,24 @@ def main(arguments: Sequence[str]) -> int:
         points = lattice(**given["lattice"])
     except TypeError:
         raise InputError("lattice: it has step, tolerance, alpha, beta and gamma, and no more") from None
-    rows = plan(surface, points, count) if given["sampler"] == "grid" else []
+    planned = plan(surface, points, count)  # a sampler's surface, too, must have networks
+    typical = next(row.candidate.network for row in planned if row.candidate is not None)
+    rows = planned if given["sampler"] == "grid" else []
     halving = read_halving(given["halving"], compared.evaluator)
     explore = None if rows else Explore(given["sampler"], count or 0, _task_of(surface))
     folder = run_folder(given["name"])
     settings = settings_of(given, _FREE_TO_CHANGE, compared.baseline)
     before = check_folder(folder, settings)
-    asked = _Asked(folder, given, names, compared, surface, tuple(rows), seeds, tuple(arguments))
+    asked = _Asked(folder, given, names, compared, surface, tuple(rows), typical, seeds, tuple(arguments))
+    left = asked.left(before)
     if given["dry_run"]:
         _introduce(asked)
-        foretell(compared.evaluator, asked.networks, asked.wanted - len(before), before)
-        CONSOLE.print(_plan_table(rows, cost(surface.baseline).macs))
+        foretell(compared.evaluator, asked.networks, left, before)
+        if rows:
+            CONSOLE.print(_plan_table(rows, cost(surface.baseline).macs))
         return 0
     # A study that is finished needs no engine; inline costs nothing.
-    engine = construct(config, "engine") if len(before) < asked.wanted else inline.engine()
+    engine = construct(config, "engine") if left else inline.engine()
     with engine as run_jobs, locked(folder):
         study = Study(
             folder / "study.db", settings, _ranges(given), [_task(row) for row in asked.evaluated], seeds,
@@ -111,6 +117,7 @@ class _Asked:
     compared: Compared
     surface: Surface
     rows: tuple[Row, ...]  # none yet where a sampler chooses
+    typical: Arch  # a network of the surface
     seeds: int
     arguments: tuple[str, ...]
 
@@ -122,12 +129,21 @@ class _Asked:
     @property
     def networks(self) -> list[Arch]:
         """Those that are evaluated, as far as they are known; else one of their size."""
-        rows = self.evaluated or [self.surface.row(PAPER)]
-        return [row.candidate.network for row in rows if row.candidate is not None]
+        return [row.candidate.network for row in self.evaluated if row.candidate is not None] or [self.typical]
 
     @property
     def wanted(self) -> int:
         return (len(self.evaluated) or int(self.given["candidates"])) * self.seeds
+
+    def left(self, before: Sequence[Evaluation]) -> int:
+        """How many of them are still to come, after those of this study before, some of which nobody asks for now."""
+        known = dict.fromkeys(one.network for one in before)
+        networks = (
+            [network.key() for network in self.networks] if self.rows else list(known)[: self.wanted // self.seeds]
+        )
+        here = [one for one in before if one.network in networks and one.replicate < self.seeds]
+        stopped = {one.network for one in here if one.stopped}
+        return self.wanted - sum(one.network not in stopped for one in here) - self.seeds * len(stopped)
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""
@@ -202,6 +218,8 @@ def _introduce(asked: _Asked) -> None:
             f"{high:.2f}x; {len(kept)} are kept, {sum(row.same_as is None for row in kept)} distinct networks, "
             f"{len(asked.evaluated)} of them evaluated with {asked.seeds} seeds"
         )
+        if any(row.coefficients == PAPER and row.candidate is None for row in rows):
+            say(f"note: the paper's {PAPER} has no network of these MACs; a larger tolerance= may let it in")
         if surface.constraint == "nominal" and high / low > 1.1:
             say("warning: their costs differ, so accuracies reward what is dearer; constraint=realised compares fairly")
     warn_of_enlarging(asked.compared, asked.networks)

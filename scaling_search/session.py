@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -45,12 +45,13 @@ def read_compared(config: Any, given: Mapping[str, Any]) -> Compared:
     if hasattr(evaluator, "check"):  # it may know the networks of one space only
         evaluator.check(baseline)
     if hasattr(evaluator, "adapted"):
-        baseline = evaluator.adapted(baseline)
-        if baseline.resolution != (variant.get("resolution") or named.resolution):
+        larger = replace(baseline, resolution=baseline.resolution + 1)
+        if evaluator.adapted(larger).resolution != larger.resolution:
             raise InputError(
-                f"evaluator.resolution={baseline.resolution}: it trains all networks at one size; candidates differ in "
-                "theirs, so give evaluator.resolution=network"
+                f"evaluator.resolution={given['evaluator'].get('resolution')}: it trains all networks at one size; "
+                "candidates differ in theirs, so give evaluator.resolution=network"
             )
+        baseline = evaluator.adapted(baseline)
     return Compared(named, baseline, evaluator)
 
 

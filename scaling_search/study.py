@@ -167,7 +167,11 @@ class Study:
     @property
     def left(self) -> int:
         """Evaluations that are neither finished nor known to be needless."""
-        needless = [one for one in self._study.get_trials(deepcopy=False) if one.user_attrs.get("void") == _SIBLING]
+        notes = [one.user_attrs for one in self._study.get_trials(deepcopy=False)]
+        needless = {(one["network"], one["replicate"]) for one in notes if one.get("void") == _SIBLING}
+        needless = {
+            (key, replicate) for key, replicate in needless if key in self._tasks and replicate < self.replicates
+        }
         return self.wanted - len(self.evaluations) - len(needless)
 
     @property
@@ -219,9 +223,13 @@ class Study:
         self._enqueue(self._tasks[job.network.key()], job.replicate)
 
     def close(self) -> None:
-        """Leave no trial running. What is in flight is evaluated when the study is opened again."""
-        for number in list(self.in_flight):
-            self.withdraw(number)
+        """Leave no trial running. What is in flight is evaluated when the study is opened again.
+
+        An interruption may have come between the database and `in_flight`, so that it is the database that is asked.
+        """
+        self.in_flight.clear()
+        self._trials.clear()
+        self._fail_stale()
         self._storage.remove_session()
 
     def _waiting(self) -> Trial | None:
@@ -282,7 +290,9 @@ class Study:
         return task
 
     def _recall(self, explore: Explore, trial: FrozenTrial) -> None:
-        """Know a network again that a sampler proposed in an earlier run."""
+        """Know a network again that a sampler proposed in an earlier run, if so many are wanted."""
+        if len(self._tasks) >= explore.count:
+            return
         if "network" in trial.user_attrs and trial.params and trial.user_attrs["network"] not in self._tasks:
             task = explore.task_of(trial.params)
             if task is None or task.network.key() != trial.user_attrs["network"]:
@@ -291,15 +301,21 @@ class Study:
 
     def _enqueue_missing(self) -> None:
         """Every network with every seed that was neither evaluated nor waits for it, seed by seed."""
+        if self.halving and self._missing():  # it judges by what came before, so what was interrupted comes first again
+            while trial := self._waiting():
+                self._fail(trial, "queued anew")
+        for task, replicate in self._missing():
+            self._enqueue(task, replicate)
+
+    def _missing(self) -> list[tuple[Task, int]]:
+        """What is neither evaluated nor in the queue, nor needless: all networks with one seed, then with the next."""
         known = {
             (trial.user_attrs.get("network"), trial.user_attrs.get("replicate"))
             for trial in self._study.get_trials(deepcopy=False)
             if trial.state == TrialState.WAITING or _finished(trial) or trial.user_attrs.get("void") == _SIBLING
         }
-        for replicate in range(self.replicates):
-            for key, task in self._tasks.items():
-                if (key, replicate) not in known:
-                    self._enqueue(task, replicate)
+        every = [(task, replicate) for replicate in range(self.replicates) for task in self._tasks.values()]
+        return [(task, replicate) for task, replicate in every if (task.network.key(), replicate) not in known]
 
     def _enqueue(self, task: Task, replicate: int) -> None:
         notes = {"network": task.network.key(), "replicate": replicate}
@@ -334,10 +350,15 @@ def check_study(path: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
                 tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path} is no study of Optuna's ({error}); give another name=") from None
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; give another name=") from None
         if not tables:  # created, and interrupted before anything was in it
             return []
         try:
-            if "studies" not in tables or NAME not in optuna.get_all_study_names(f"sqlite:///{copy}"):
+            names = optuna.get_all_study_names(f"sqlite:///{copy}") if "studies" in tables else None
+            if names == []:  # interrupted a little later
+                return []
+            if names is None or NAME not in names:
                 raise InputError(f"{path} holds no study of scaling constants; give another name=")
             study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{copy}")
         except (RuntimeError, SQLAlchemyError) as error:
