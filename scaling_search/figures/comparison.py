@@ -28,7 +28,7 @@ _APART = 0.014  # of the axis; marks of one level stand this far apart, or they 
 
 def methods_figure(found: Sequence[Outcome]) -> Figure:
     """Figure 8: depth, width, resolution and compound scaling from the same baseline."""
-    with styled((8.8, 4.8)) as figure:
+    with styled((9.8, 5.0)) as figure:
         draw_methods(figure.add_subplot(), found)
     return figure
 
@@ -42,7 +42,7 @@ def single_figure(found: Sequence[Outcome]) -> Figure:
 
 def bases_figure(found: Sequence[Outcome]) -> Figure:
     """Figure 4: bases of different depth and resolution, each widened."""
-    with styled((8.8, 4.4)) as figure:
+    with styled((9.8, 4.7)) as figure:
         draw_bases(figure.add_subplot(), found)
     return figure
 
