@@ -24,7 +24,7 @@ from nas.engines import inline
 from nas.halving import read_halving
 from scaling_search.candidates import lattice
 from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan
-from scaling_search.report import report
+from scaling_search.report import report, surface_picture
 from scaling_search.results import Outcome, about_of, outcome, write_candidates, write_constants, write_summary
 from scaling_search.session import (
     Compared,
@@ -251,6 +251,7 @@ def _save(asked: _Asked, study: Study) -> Outcome:
     write_summary(folder / "summary.json", result, about, seconds)
     page = report(folder.name, asked.surface, result, about, (folder / "config.yaml").read_text(), study.left)
     write_atomically(folder / "report.html", page)
+    surface_picture(folder / "surface.png", asked.surface, result)
     return result
 
 
@@ -264,7 +265,7 @@ def _conclude(asked: _Asked, result: Outcome) -> int:
     CONSOLE.print(_best_table(asked.surface, result))
     say(
         f"{result.verdict}\n"
-        f"written: {folder}/ with scaling.yaml, candidates.csv, summary.json, study.db\n"
+        f"written: {folder}/ with scaling.yaml, candidates.csv, surface.png, summary.json, study.db\n"
         f"look at it: {folder}/report.html\n"
         f"surer with more seeds:\n  {asked.command(seeds=2 * asked.seeds)}\n"
         f"against depth, width and resolution alone:\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convnets.cost import cost, macs_text
+from nas.figures.style import png
 from nas.page import drawing, render
 from scaling_search.figures.costs import cost_figure
 from scaling_search.figures.ranking import ranking_figure
@@ -15,6 +16,7 @@ from scaling_search.figures.surface import surface_figure
 from scaling_search.plan import Surface
 from scaling_search.results import Found, Outcome
 
+PICTURE_WIDTH = 1200  # pixels
 _LISTED = 20
 
 
@@ -44,6 +46,11 @@ def report(name: str, surface: Surface, result: Outcome, about: Mapping[str, Any
         cost_figure=drawing(cost_figure(shown, target, surface.tolerance), "realised against nominal cost"),
         ranking_figure=drawing(ranking_figure(shown), "the best candidates with their intervals"),
     )
+
+
+def surface_picture(path: Path, surface: Surface, result: Outcome) -> None:
+    """`surface.png`: every set of constants where it lies, its accuracy as colour."""
+    png(surface_figure([shown_of(surface, result, one) for one in result.found]), path, PICTURE_WIDTH)
 
 
 def _evaluations(result: Outcome) -> list[Any]:
