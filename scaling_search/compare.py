@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     constants = _constants(given["scaling"])
 
     # Everything is checked, and the engine is up, before anything is written.
-    what = read_compared(config, given)
+    what = read_compared(given, construct(config, "evaluator"))
     points = compared(what.baseline, constants, factors, tolerance, given["rounding"])
     wanting: list[tuple[str, float]] = []
     if given["figure4"]:
@@ -67,7 +67,9 @@ def main(arguments: Sequence[str]) -> int:
         more, wanting = on_bases(what.baseline, levels, tolerance, given["rounding"])
         points += more
     folder = run_folder(given["name"])
-    settings = settings_of(given, _FREE_TO_CHANGE, what.baseline) | {"scaling": list(vars(constants).values())}
+    settings = settings_of("scaling_search.compare", given, _FREE_TO_CHANGE, what) | {
+        "scaling": list(vars(constants).values())
+    }
     before = check_folder(folder, settings)
     asked = _Asked(folder, given, names, what, constants, tuple(points), tuple(wanting), seeds, seed, tuple(arguments))
     before = [one for one in before if one.network in asked.networks and one.replicate < seeds]
@@ -187,8 +189,12 @@ def _introduce(asked: _Asked) -> None:
     say(f"{len(asked.networks)} distinct networks, each with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}")
     warn_of_enlarging(asked.what, [point.network for point in asked.networks.values()])
     scaling = str(given["scaling"])
-    if scaling.endswith((".yaml", ".yml")) and read_scaling(scaling).baseline != asked.what.named:
-        say(f"note: the constants of {scaling} were found for another baseline")
+    if scaling.endswith((".yaml", ".yml")):
+        found = read_scaling(scaling)
+        if found.baseline != asked.what.named:
+            say(f"note: the constants of {scaling} were found for another baseline")
+        if found.evidence.get("seed") == asked.seed:
+            say(f"note: the constants of {scaling} won on these seeds, which flatters them; give seed={asked.seed + 1}")
 
 
 def _points_table(asked: _Asked) -> Table:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"lattice={given['lattice']}: it must have step, tolerance, alpha, beta and gamma")
 
     # Everything is checked, and the engine is up, before anything is written.
-    compared = read_compared(config, given)
+    compared = read_compared(given, construct(config, "evaluator"))
     surface = _surface(given, compared)
     try:
         points = lattice(**given["lattice"])
@@ -69,9 +69,9 @@ def main(arguments: Sequence[str]) -> int:
     typical = next(row.candidate.network for row in planned if row.candidate is not None)
     rows = planned if given["sampler"] == "grid" else []
     halving = read_halving(given["halving"], compared.evaluator)
-    explore = None if rows else Explore(given["sampler"], count or 0, _task_of(surface))
+    explore = None if rows else Explore(given["sampler"], count or 0, _task_of(surface, given["lattice"]))
     folder = run_folder(given["name"])
-    settings = settings_of(given, _FREE_TO_CHANGE, compared.baseline)
+    settings = settings_of("scaling_search.grid", given, _FREE_TO_CHANGE, compared)
     before = check_folder(folder, settings)
     asked = _Asked(folder, given, names, compared, surface, tuple(rows), typical, seeds, tuple(arguments))
     left = asked.left(before)
@@ -152,7 +152,9 @@ class _Asked:
     def compare_command(self) -> str:
         """The command line that sets what was found against the single dimensions, of the same network and data."""
         kept = [argument for argument in self.arguments if re.split("[.=]", argument)[0] not in _GRID_ONLY]
-        return command_line("scaling_search.compare", [f"scaling={self.folder}/scaling.yaml", *kept])
+        # On other seeds: those that the constants won with flatter them.
+        changed = {"scaling": f"{self.folder}/scaling.yaml", "seed": self.given["seed"] + 1}
+        return command_line("scaling_search.compare", kept, **changed)
 
 
 def _surface(given: Mapping[str, Any], compared: Compared) -> Surface:
@@ -185,9 +187,13 @@ def _constants(params: Params) -> Coefficients:
     return Coefficients.of_shares(depth, (1 - depth) * float(params["width_of_rest"]))
 
 
-def _task_of(surface: Surface) -> Callable[[Params], Task | None]:
+def _task_of(surface: Surface, bounds: Mapping[str, Sequence[float]]) -> Callable[[Params], Task | None]:
+    """What a sampler chose -> its network, if the constants are within their bounds and it has one."""
+
     def task_of(params: Params) -> Task | None:
-        candidate = surface.row(_constants(params)).candidate
+        constants = _constants(params)
+        within = all(bounds[name][0] <= value <= bounds[name][1] for name, value in vars(constants).items())
+        candidate = surface.row(constants).candidate if within else None
         return Task(params, candidate.network) if candidate else None
 
     return task_of
@@ -259,16 +265,15 @@ def _conclude(asked: _Asked, result: Outcome) -> int:
     """Say what was found, where it is, and what to type next. Returns the exit code."""
     folder = asked.folder
     if result.best is None:
-        reasons = sorted({one.error for each in result.found for one in each.evaluations if one.error is not None})
-        say(f"no candidate was evaluated to the end ({'; '.join(reasons)}); see {folder}/candidates.csv")
+        say(f"no candidate has a result: {result.counts}; see {folder}/candidates.csv")
         return 1
     CONSOLE.print(_best_table(asked.surface, result))
+    surer = "" if result.ranking.within == 0 else f"surer with more seeds:\n  {asked.command(seeds=2 * asked.seeds)}\n"
+    say("\n".join([result.verdict, *result.notes]))
     say(
-        f"{result.verdict}\n"
         f"written: {folder}/ with scaling.yaml, candidates.csv, surface.png, summary.json, study.db\n"
         f"look at it: {folder}/report.html\n"
-        f"surer with more seeds:\n  {asked.command(seeds=2 * asked.seeds)}\n"
-        f"against depth, width and resolution alone:\n"
+        f"{surer}against depth, width and resolution alone:\n"
         f"  {asked.compare_command()}"
     )
     return 0
@@ -276,7 +281,7 @@ def _conclude(asked: _Asked, result: Outcome) -> int:
 
 def _best_table(surface: Surface, result: Outcome, most: int = 8) -> Table:
     table = Table(title="best constants", title_justify="left")
-    for heading in ("alpha, beta, gamma", "mean", "of seeds", "true, 95 %", "best", "MACs"):
+    for heading in ("alpha, beta, gamma", "mean", "of seeds", "over seeds, 95 %", "best", "MACs"):
         table.add_column(heading, no_wrap=True)
     ranking, base = result.ranking, cost(surface.baseline).macs
     for one in result.in_order[:most]:

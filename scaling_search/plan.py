@@ -78,7 +78,8 @@ def plan(surface: Surface, lattice: Sequence[Coefficients], count: int | None) -
             f"tolerance={surface.tolerance:g}: none of {len(rows)} constants makes a network of "
             f"{surface.macs / 1e6:,.1f}M MACs that closely; give a larger tolerance or another phi or lattice"
         )
-    in_order = [coefficients for coefficients in lattice if coefficients in first.values()]
+    owners = set(first.values())
+    in_order = [coefficients for coefficients in lattice if coefficients in owners]
     chosen = set(in_order if count is None else spread_out(in_order, count))
     return [_placed(row, first, chosen) for row in rows]
 

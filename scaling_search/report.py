@@ -34,6 +34,7 @@ def report(name: str, surface: Surface, result: Outcome, about: Mapping[str, Any
         baseline=macs_text(cost(surface.baseline).macs),
         target=macs_text(surface.macs),
         verdict=result.verdict,
+        notes=result.notes,
         told_apart=len(result.ranking.contenders) == 1 and result.ranking.within is not None,
         best=result.best,
         mean=None if result.best is None else result.ranking.mean[result.best.place or 0],

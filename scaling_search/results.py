@@ -11,6 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
+from scipy.stats import spearmanr
 
 from conf.run_folder import provenance, write_json
 from convnets.arch import Arch
@@ -21,6 +22,9 @@ from scaling_search.plan import Row, Surface
 from scaling_search.ranking import Ranking, rank
 from scaling_search.session import Compared, data_hash
 from scaling_search.study import Evaluation
+
+_NAMED = 3  # of constants that share a network; the rest is counted
+_LEAST_FOR_CORRELATION = 5  # networks
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,41 @@ class Outcome:
     def verdict(self) -> str:
         """What the data say, in one line."""
         return self.ranking.verdict([one.label for one in self.ranked])
+
+    @property
+    def counts(self) -> str:
+        """How the evaluations ended, and why those that failed did."""
+        every = [one for each in self.ranked for one in each.evaluations]
+        failed = sorted({one.error for one in every if one.error is not None})
+        complete, stopped = sum(one.accuracy is not None for one in every), sum(one.stopped for one in every)
+        reasons = f" ({'; '.join(failed)})" if failed else ""
+        failures = sum(one.error is not None for one in every)
+        return f"{complete} evaluations to the end, {stopped} stopped early, {failures} failed{reasons}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the verdict must know, a sentence each."""
+        notes = [self.counts]
+        within, between = self.ranking.within, self.ranking.between
+        if within is not None and between is not None:
+            notes.append(f"seeds of one network differ by {within:.4f} (standard deviation), networks by {between:.4f}")
+        if self.best and (others := self.sharing(self.best)):
+            named = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
+            notes.append(f"the network of {self.best.label} is also that of {named}: all are as good here")
+        known = [(one.row.candidate.macs, mean(one.accuracies)) for one in self.in_order if one.row.candidate]
+        if len(known) >= _LEAST_FOR_CORRELATION and len(set(known)) > 1:
+            macs, accuracies = zip(*known, strict=True)
+            correlation, chance = spearmanr(macs, accuracies)
+            if correlation > 0 and chance < 0.05:
+                notes.append(
+                    f"warning: accuracy follows MACs, unequal as they still are (rank correlation {correlation:.2f}): "
+                    "a smaller tolerance= tells whether what won was only dearer"
+                )
+        return notes
+
+    def sharing(self, one: Found) -> list[str]:
+        """The other constants whose network is that of `one`."""
+        return [each.label for each in self.found if each.row.same_as == one.row.coefficients]
 
 
 def outcome(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Outcome:
@@ -170,7 +209,7 @@ def about_of(
         "sampler": given["sampler"],
         "evaluator": names["evaluator"],
         "settings_hash": hashlib.sha256(json.dumps(given["evaluator"], sort_keys=True).encode()).hexdigest()[:16],
-        "data": names.get("data"),
+        "data": names.get("data") if data_hash(compared.evaluator) else None,
         "data_hash": data_hash(compared.evaluator),
         "engine": names["engine"],
         "seeds": seeds,
@@ -183,6 +222,8 @@ def _top(result: Outcome, most: int) -> list[dict[str, Any]]:
     return [
         {
             **{name: float(value) for name, value in vars(one.row.coefficients).items()},
+            **_network(one),
+            "same_network": result.sharing(one),
             "accuracy": _of(ranking.mean, one.place),
             "seeds": len(one.accuracies),
             "expected": _of(ranking.expected, one.place),
@@ -190,10 +231,23 @@ def _top(result: Outcome, most: int) -> list[dict[str, Any]]:
             "high": _of(ranking.high, one.place),
             "probability_best": _of(ranking.probability_best, one.place),
             "contender": one.place in ranking.contenders,
-            "macs": one.row.candidate.macs if one.row.candidate else None,
         }
         for one in result.in_order[:most]
     ]
+
+
+def _network(one: Found) -> dict[str, Any]:
+    """The network that stood for the constants: `phi` steps in their direction, its input trimmed."""
+    candidate = one.row.candidate
+    assert candidate is not None  # it was evaluated
+    return {
+        "phi": round(candidate.phi, 6),
+        "trim": round(candidate.trim, 6),
+        "layers": candidate.network.blocks,
+        "resolution": candidate.network.resolution,
+        "macs": candidate.macs,
+        "network": candidate.network.key(),
+    }
 
 
 def write_constants(path: Path, named: Arch, surface: Surface, result: Outcome, about: Mapping[str, Any]) -> None:
@@ -201,6 +255,7 @@ def write_constants(path: Path, named: Arch, surface: Surface, result: Outcome, 
     assert result.best is not None  # there is something to write
     evidence = {
         "verdict": result.verdict,
+        "notes": result.notes,
         "told_apart": len(result.ranking.contenders) == 1 and result.ranking.within is not None,
         "noise_between_seeds": result.ranking.within,
         "spread_of_candidates": result.ranking.between,
@@ -220,6 +275,7 @@ def write_summary(path: Path, result: Outcome, about: Mapping[str, Any], seconds
         {
             "best": top[0] if top else None,
             "verdict": result.verdict,
+            "notes": result.notes,
             "contenders": [result.ranked[place].label for place in result.ranking.contenders],
             "noise_between_seeds": result.ranking.within,
             "candidates": len(result.ranked),

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from conf.command import construct
 from conf.console import CONSOLE, say
 from convnets.arch import Arch
+from convnets.cost import cost
 from convnets.errors import InputError
 from nas.engine import RunJobs
 from nas.evaluator import EvaluationFailed, Evaluator
@@ -34,14 +34,13 @@ class Compared:
     evaluator: Evaluator
 
 
-def read_compared(config: Any, given: Mapping[str, Any]) -> Compared:
-    """From a configuration. Raises InputError naming the setting that is wrong."""
+def read_compared(given: Mapping[str, Any], evaluator: Evaluator) -> Compared:
+    """The baseline that the settings describe, for this evaluator. Raises InputError naming what is wrong."""
     named = read_baseline(given["baseline"])
     variant = given["variant"] or {}
     if not isinstance(variant, Mapping):
         raise InputError(f"variant={variant}: it must be null, or have resolution, stem_stride and width")
     baseline = read_variant(variant).of(named)
-    evaluator = construct(config, "evaluator")
     if hasattr(evaluator, "check"):  # it may know the networks of one space only
         evaluator.check(baseline)
     if hasattr(evaluator, "adapted"):
@@ -110,8 +109,9 @@ def foretell(
     if not times:
         measure = getattr(evaluator, "forecast", None)
         how = "measured on one network"
+        typical = sorted(networks, key=lambda network: cost(network).macs)[len(networks) // 2]
         try:
-            times = [] if measure is None or not networks else [measure(networks[len(networks) // 2], threads)]
+            times = [] if measure is None else [measure(typical, threads)]
         except EvaluationFailed:  # it will be recorded of this network when its turn comes
             times = []
     if not times:
@@ -119,7 +119,7 @@ def foretell(
         return
     each, at_once = median(times), min(workers, left)
     say(
-        f"{whole} x {each:.3g} s ({how}) = {duration_text(left * each)} of work"
+        f"{whole} x {each:.3g} s ({how}) = {duration_text(left * each)} of one worker's time"
         + (f", about {duration_text(left * each / at_once)} with {at_once} at a time" if at_once > 1 else "")
     )
 
@@ -156,6 +156,8 @@ def _outcome(one: Evaluation) -> str:
     return f"accuracy {one.curve[-1]:.4f}{halted}  {one.seconds:.3g} s"
 
 
-def settings_of(given: Mapping[str, Any], free: Sequence[str], baseline: Arch) -> dict[str, Any]:
-    """What must agree between two runs of one study: all that is given but what is free to change; and the baseline."""
-    return {name: value for name, value in given.items() if name not in free} | {"baseline_key": baseline.key()}
+def settings_of(command: str, given: Mapping[str, Any], free: Sequence[str], compared: Compared) -> dict[str, Any]:
+    """What must agree between two runs of one study: all that is given but what is free to change, network and data."""
+    kept = {name: value for name, value in given.items() if name not in free}
+    data = data_hash(compared.evaluator)
+    return {"command": command, **kept, "baseline_key": compared.baseline.key(), "data_hash": data}

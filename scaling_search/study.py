@@ -107,8 +107,9 @@ class Job:
 class Study:
     """The bookkeeping of a scaling search, which every engine drives as its `Jobs`.
 
-    All networks are trained once before any is trained a second time. Replicate k has the same evaluation seed
-    for every network, so that they are compared on the same orders of the same images.
+    All networks of a list are trained once before any is trained a second time; a sampler's are trained with all
+    seeds before it proposes the next. Replicate k has the same evaluation seed for every network, so that they are
+    compared on the same orders of the same images. Halving goes by replicate 0: what it stops has no others.
     """
 
     def __init__(
@@ -151,7 +152,8 @@ class Study:
                 self._recall(explore, trial)
         if halving:
             for evaluation in self.evaluations:
-                halving.replay(evaluation.curve)
+                if evaluation.replicate == 0:
+                    halving.replay(evaluation.curve)
         self._enqueue_missing()
 
     @property
@@ -199,7 +201,8 @@ class Study:
             return True
         curve.append(accuracy)
         self._trials[number].report(accuracy, step)
-        return self.halving is None or self.halving.keeps(step, accuracy)
+        # The first seed decides. Another hurdle for each seed would leave hardly a network with all of them.
+        return self.halving is None or self.in_flight[number].replicate > 0 or self.halving.keeps(step, accuracy)
 
     def finish(self, number: int, stopped: bool = False, error: str | None = None) -> Evaluation:
         """Record the outcome: evaluated to the end, stopped early, or failed for the network's own fault."""
@@ -243,7 +246,7 @@ class Study:
         """A new proposal of the sampler, set running; None where none is wanted."""
         if self.explore is None or len(self._tasks) >= self.explore.count:
             return None
-        made = len(self._study.get_trials(deepcopy=False))
+        made = sum(self._distributions.keys() <= one.params.keys() for one in self._study.get_trials(deepcopy=False))
         if made >= PROPOSALS * self.explore.count * self.replicates:
             return None  # it finds nothing new
         self._study.sampler = SAMPLERS[self.explore.sampler](_seed(self.seed, made))
@@ -364,7 +367,10 @@ def check_study(path: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
         except (RuntimeError, SQLAlchemyError) as error:
             raise InputError(f"{path}: {' '.join(str(error).split())}; give another name=") from None
         if "settings" in study.user_attrs:
-            check_same_settings(path, study.user_attrs["settings"], settings)
+            found = study.user_attrs["settings"]
+            if found.get("command") != settings.get("command"):
+                raise InputError(f"{path} is a study of {found.get('command')}; give another name=")
+            check_same_settings(path, found, settings)
         return [_evaluation(trial) for trial in study.get_trials(deepcopy=False) if _finished(trial)]
 
 

@@ -33,7 +33,7 @@ from scaling_search.figures.comparison import bases_figure, methods_figure, sing
 from scaling_search.study import NAME, Evaluation, check_study
 from tests.conftest import hear_ctrl_c
 
-FAST = ("evaluator=synthetic", "engine=inline")
+FAST = ("evaluator=synthetic", "engine=inline", "figure4=false")
 SMALL = replace(Variant(resolution=32, stem_stride=1, width=0.5).of(EFFICIENTNET_B0), classes=10)
 
 

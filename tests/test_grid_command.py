@@ -56,7 +56,7 @@ def test_it_writes_what_the_contract_names(empty_folder: Path, capsys: pytest.Ca
         "3 of them evaluated with 2 seeds",
         "best constants",
         "report.html",
-        "seeds=4",
+        "seed=1",
         "scaling_search.compare",
     ):
         assert said in output
@@ -292,7 +292,7 @@ def test_a_candidate_none_of_which_can_be_trained_exits_1(
     monkeypatch.syspath_prepend(empty_folder)
     own = [option for option in FAST if not option.startswith("evaluator")]
     assert main([*own, "name=a", "evaluator._target_=failing.Failing"]) == 1
-    assert "no candidate was evaluated to the end (diverged: loss is nan)" in capsys.readouterr().out
+    assert "no candidate has a result: 0 evaluations to the end, 0 stopped early, 6 failed (diverged: loss is nan)" in capsys.readouterr().out
     folder = empty_folder / "runs" / "a"
     assert json.loads((folder / "summary.json").read_text())["failures"] == 6
     assert not (folder / "scaling.yaml").exists() and (folder / "report.html").exists()

@@ -241,7 +241,7 @@ def test_a_verdict_names_the_first_few() -> None:
     verdict = rank([[0.81, 0.79, 0.80]] * 20).verdict([f"c{number}" for number in range(20)])
     assert verdict == (
         "the data cannot tell 19 of 20 candidates apart (probability to be the best): "
-        "c0 (0.05), c1 (0.05), c2 (0.05), c3 (0.05), c4 (0.05) and 14 more; more seeds of these tell more"
+        "c0 (0.05), c1 (0.05), c2 (0.05), c3 (0.05), c4 (0.05) and 14 more; more seeds tell more"
     )
 
 
