@@ -11,7 +11,6 @@ from nas.page import drawing, render
 from scaling_search.comparison import BASELINE, METHODS
 from scaling_search.contrast import Outcome, accuracy_text, contrasts, verdicts
 from scaling_search.figures.comparison import bases_figure, methods_figure, single_figure
-from scaling_search.noise import pooled_deviation
 from scaling_search.study import Evaluation
 
 
@@ -29,7 +28,7 @@ def report(
     left   evaluations that are still to come.
     notes  what is to be said of the networks: those that are the same, or wanting.
     """
-    within, _ = pooled_deviation(list({one.point.network.key(): one.accuracies for one in found}.values()))
+    pooled = [one.noise.deviation for one in found if one.noise is not None and not one.noise.own]
     bases = [one for one in found if one.point.line not in (BASELINE, *METHODS)]
     rows = _rows(found)
     return render(
@@ -42,7 +41,12 @@ def report(
         notes=notes,
         baseline=macs_text(about["baseline_macs"]),
         verdicts=verdicts(found),
-        within=within,
+        within=pooled[0] if pooled else None,
+        noisier=[
+            f"{one.point.line} at {one.point.level:.3g}x ({one.noise.deviation:.4f})"
+            for one in found
+            if one.noise is not None and one.noise.own
+        ],
         methods=drawing(methods_figure(found), "depth, width, resolution and compound scaling at equal MACs"),
         single=drawing(single_figure(found), "each dimension scaled alone"),
         bases=drawing(bases_figure(found), "width from bases of other depth and resolution") if bases else None,

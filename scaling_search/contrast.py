@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 
 import pandas as pd
-from scipy.special import stdtrit
+from scipy.special import fdtrc, stdtrit
 
 from convnets.atomic_file import write_atomically
 from convnets.cost import cost
@@ -19,6 +20,19 @@ from scaling_search.study import Evaluation
 LEVEL = 0.95
 # Three differences are looked at together: each interval is wide enough for all three to hold (Bonferroni).
 _EACH = 1 - (1 - LEVEL) / len(SINGLE)
+_CHANCE = 0.01  # that any network is taken to be noisier than the others when none is
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The standard deviation between seeds, with its degrees of freedom.
+
+    own  of this network alone, which is far noisier than the others; else it is pooled over all those.
+    """
+
+    deviation: float
+    degrees: int
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,14 +41,13 @@ class Outcome:
 
     accuracies  one a seed that was evaluated, fractions.
     errors      of evaluations that failed.
-    reach       its true accuracy over seeds lies this far from the mean at the most, in 95% of all cases; None where
-                the noise between seeds is not known.
+    noise       between its seeds; None where that is not known.
     """
 
     point: Point
     accuracies: tuple[float, ...] = ()
     errors: tuple[str, ...] = ()
-    reach: float | None = None
+    noise: Noise | None = None
 
     @property
     def mean(self) -> float | None:
@@ -44,6 +57,14 @@ class Outcome:
     def sd(self) -> float | None:
         """Between its own seeds."""
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def reach(self) -> float | None:
+        """How far from the mean its true accuracy over seeds lies at the most, in 95% of all cases; None if unknown."""
+        if self.noise is None or not self.accuracies:
+            return None
+        student = float(stdtrit(self.noise.degrees, 0.5 + LEVEL / 2))
+        return float(student * self.noise.deviation / math.sqrt(len(self.accuracies)))
 
     @property
     def label(self) -> str:
@@ -78,10 +99,7 @@ class Contrast:
 
 
 def outcomes(points: Sequence[Point], evaluations: Sequence[Evaluation]) -> list[Outcome]:
-    """Each point with what its network came to; points of one network share it.
-
-    The noise is pooled over all networks: two or three seeds of one tell too little of it.
-    """
+    """Each point with what its network came to; points of one network share it."""
     by_network: dict[str, list[Evaluation]] = {point.network.key(): [] for point in points}
     for one in sorted(evaluations, key=lambda one: one.replicate):
         if one.network in by_network:
@@ -89,21 +107,36 @@ def outcomes(points: Sequence[Point], evaluations: Sequence[Evaluation]) -> list
     accuracies = {
         key: tuple(one.accuracy for one in found if one.accuracy is not None) for key, found in by_network.items()
     }
-    within, degrees = pooled_deviation(list(accuracies.values()))
-    student = float(stdtrit(degrees, 0.5 + LEVEL / 2)) if degrees else 0.0
-    found = []
-    for point in points:
-        key = point.network.key()
-        known = within is not None and accuracies[key]
-        found.append(
-            Outcome(
-                point,
-                accuracies[key],
-                tuple(one.error for one in by_network[key] if one.error is not None),
-                student * (within or 0.0) / len(accuracies[key]) ** 0.5 if known else None,
-            )
-        )
-    return found
+    errors = {key: tuple(one.error for one in found if one.error is not None) for key, found in by_network.items()}
+    noise = noise_of(accuracies)
+    keys = [point.network.key() for point in points]
+    return [
+        Outcome(point, accuracies[key], errors[key], noise.get(key)) for point, key in zip(points, keys, strict=True)
+    ]
+
+
+def noise_of(accuracies: Mapping[str, Sequence[float]]) -> dict[str, Noise]:
+    """The noise of each network, of which `accuracies` are over seeds; none where it is not known.
+
+    Two or three seeds of one network tell too little of it, so it is pooled over all. But a network that trains only
+    now and then, as very deep ones do, would drown all differences between the others: one that is noisier than the
+    rest beyond chance (an F test of its variance, for all networks together) is taken out, and has its own.
+    """
+    pool, apart = dict(accuracies), dict[str, Noise]()
+    while True:
+        repeated = [key for key, found in pool.items() if len(found) > 1]
+        noisiest = max(repeated, key=lambda key: variance(pool[key]), default=None)
+        rest, degrees = pooled_deviation([found for key, found in pool.items() if key != noisiest])
+        if noisiest is None or not rest:
+            break
+        own, own_degrees = variance(pool[noisiest]), len(pool[noisiest]) - 1
+        if fdtrc(own_degrees, degrees, own / rest**2) * len(accuracies) > _CHANCE:
+            break
+        apart[noisiest] = Noise(own**0.5, own_degrees, own=True)
+        del pool[noisiest]
+    within, degrees = pooled_deviation(list(pool.values()))
+    pooled = {} if within is None else dict.fromkeys(pool, Noise(within, degrees))
+    return pooled | apart
 
 
 def contrasts(found: Sequence[Outcome]) -> list[Contrast]:
@@ -112,21 +145,31 @@ def contrasts(found: Sequence[Outcome]) -> list[Contrast]:
     The three intervals of a level hold all three true differences at once in 95% of all cases, so that the best of the
     three may be picked by its accuracy.
     """
-    within, degrees = pooled_deviation(list({one.point.network.key(): one.accuracies for one in found}.values()))
     known = {(one.point.level, one.point.line): one for one in found if one.accuracies}
     compared = []
     for (level, method), single in known.items():
         ours = known.get((level, COMPOUND))
         if method not in SINGLE or ours is None:
             continue
-        if ours.point.network == single.point.network:
-            compared.append(Contrast(level, method, 0.0, 0.0, 0.0))
-        elif within is None:
-            compared.append(Contrast(level, method, (ours.mean or 0.0) - (single.mean or 0.0), None, None))
-        else:
-            stated = difference(ours.accuracies, single.accuracies, within, degrees, _EACH)
-            compared.append(Contrast(level, method, *stated))
+        estimate = (ours.mean or 0.0) - (single.mean or 0.0)
+        reach = _reach(ours, single)
+        ends = (None, None) if reach is None else (estimate - reach, estimate + reach)
+        compared.append(Contrast(level, method, estimate, *ends))
     return compared
+
+
+def _reach(one: Outcome, other: Outcome) -> float | None:
+    """Half of the interval of the difference between two: Student's, or Welch's where their noise differs."""
+    if one.point.network == other.point.network:
+        return 0.0
+    if one.noise is None or other.noise is None:
+        return None
+    if one.noise == other.noise:
+        _, low, high = difference(one.accuracies, other.accuracies, one.noise.deviation, one.noise.degrees, _EACH)
+        return (high - low) / 2
+    parts = [each.noise.deviation**2 / len(each.accuracies) for each in (one, other) if each.noise is not None]
+    squares = parts[0] ** 2 / one.noise.degrees + parts[1] ** 2 / other.noise.degrees
+    return float(stdtrit(sum(parts) ** 2 / squares, 0.5 + _EACH / 2)) * math.sqrt(sum(parts))
 
 
 def verdicts(found: Sequence[Outcome]) -> list[str]:
@@ -180,6 +223,7 @@ def write_comparison(path: Path, found: Sequence[Outcome]) -> None:
                 "side": point.network.resolution, "trim": round(point.candidate.trim, 4),
                 "macs": point.macs, "ratio": round(point.macs / whole, 4), "params": cost(point.network).params,
                 "accuracy_mean": one.mean, "accuracy_sd": one.sd, "seeds": len(one.accuracies), "reach": one.reach,
+                "own_noise": one.noise is not None and one.noise.own,
                 "compound_minus_this": against.estimate if against else None,
                 "low": against.low if against else None, "high": against.high if against else None,
                 "accuracies": " ".join(f"{accuracy:.6f}" for accuracy in one.accuracies),

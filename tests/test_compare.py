@@ -16,6 +16,7 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import ttest_ind
 
 from convnets.arch import Arch
 from convnets.arch_file import write_arch
@@ -28,7 +29,7 @@ from nas.figures.style import svg
 from scaling_search.baseline import Variant
 from scaling_search.compare import main
 from scaling_search.comparison import BASELINE, BASES, COMPOUND, METHODS, Point, compared, line_of, on_bases
-from scaling_search.contrast import Outcome, contrasts, outcomes, verdicts
+from scaling_search.contrast import Noise, Outcome, contrasts, noise_of, outcomes, verdicts
 from scaling_search.figures.comparison import bases_figure, methods_figure, single_figure
 from scaling_search.study import NAME, Evaluation, check_study
 from tests.conftest import hear_ctrl_c
@@ -141,6 +142,29 @@ def test_the_three_differences_of_a_level_are_covered_at_once() -> None:
         ]
         covered += not any(one.told for one in contrasts(outcomes(points, found)))
     assert 0.93 <= covered / 400 <= 0.99  # 380 to be expected at least; 3 standard deviations are 13
+
+
+def test_a_network_that_trains_now_and_then_does_not_drown_the_others() -> None:
+    steady = {"a": (0.900, 0.902, 0.904), "b": (0.910, 0.909, 0.911), "c": (0.950, 0.952, 0.951)}
+    alone, beside = noise_of(steady), noise_of({**steady, "d": (0.9, 0.6, 0.7)})
+    assert {key: beside[key] for key in steady} == alone and not any(one.own for one in alone.values())
+    assert beside["d"].own and beside["d"].deviation == pytest.approx(0.1528, abs=1e-4) and beside["d"].degrees == 2
+    # Welch's interval, beside scipy's own where no noise is pooled.
+    points = [point for point in POINTS if point.line in (COMPOUND, "depth") and point.factor == 2]
+    found = [
+        Outcome(points[0], (0.9, 0.6, 0.7), noise=beside["d"]),
+        Outcome(points[1], steady["a"], noise=Noise(0.002, 2, True)),
+    ]
+    (stated,) = contrasts(found)
+    expected = ttest_ind(steady["a"], (0.9, 0.6, 0.7), equal_var=False).confidence_interval(1 - 0.05 / 3)
+    assert (stated.low, stated.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_equally_noisy_networks_are_seldom_taken_for_noisier() -> None:
+    random = np.random.default_rng(0)
+    studies = [{str(network): random.normal(size=3).tolist() for network in range(9)} for _ in range(1000)]
+    apart = sum(any(one.own for one in noise_of(study).values()) for study in studies)
+    assert apart <= 20  # 10 expected at the most, and a standard deviation of 3
 
 
 def test_a_network_that_two_lines_share_is_no_different_from_itself() -> None:

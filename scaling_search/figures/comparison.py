@@ -92,12 +92,15 @@ def draw_single(panels: Sequence[Axes], found: Sequence[Outcome]) -> None:
         if axes is not panels[0]:
             axes.set_ylabel("")
             axes.tick_params(axis="y", length=0)
-        for one in known:  # the upper left is free where accuracy grows
-            start = one.point.line == BASELINE
+        for place, one in enumerate(known):
+            start, last = one.point.line == BASELINE, place == len(known) - 1
+            falls = place > 0 and (one.mean or 0.0) < (known[place - 1].mean or 0.0)
+            left = not start and (last or not falls)  # where the line leaves room
+            below = start or (last and falls)
             axes.annotate(
-                one.label, (one.point.macs, one.mean or 0.0), xytext=(9, -3) if start else (-7, 5), fontsize=8.5,
-                textcoords="offset points", ha="left" if start else "right", va="top" if start else "bottom",
-                color=INK if start else _COLORS[method], zorder=7,
+                one.label, (one.point.macs, one.mean or 0.0), xytext=(-7 if left else 9, -3 if below else 5),
+                textcoords="offset points", ha="right" if left else "left", va="top" if below else "bottom",
+                color=INK if start else _COLORS[method], fontsize=8.5, zorder=7,
                 path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
             )  # fmt: skip
 
@@ -130,17 +133,18 @@ def _frame(axes: Axes, found: Sequence[Outcome], shown: Sequence[Outcome], few: 
     axes.xaxis.set_major_formatter(FuncFormatter(lambda macs, _: f"{macs / whole:.3g}×\n{_macs_short(macs)}"))
     axes.set_xlabel("MACs" if few else "MACs of one image, and multiples of the baseline's")
     axes.yaxis.set_major_locator(MaxNLocator(5 if few else 7, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%" if value <= 1 + 1e-9 else ""))
     axes.set_ylabel("Accuracy")
     ends = [accuracy for one in shown for accuracy in one.accuracies]
-    ends += [(one.mean or 0.0) + sign * (one.reach or 0.0) for one in shown for sign in (1, -1)]
+    steady = [one for one in shown if one.noise is None or not one.noise.own]  # of the others, bars may leave the frame
+    ends += [(one.mean or 0.0) + sign * (one.reach or 0.0) for one in steady for sign in (1, -1)]
     if not ends:
         axes.set_ylim(0, 1)
         axes.annotate("no network is evaluated yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color=MUTED,
                       fontsize=11, path_effects=[withStroke(linewidth=5, foreground=PAPER)])  # fmt: skip
         return
     margin = 0.09 * (max(ends) - min(ends)) or 0.005
-    axes.set_ylim(min(ends) - margin, max(ends) + margin)
+    axes.set_ylim(max(min(ends) - margin, 0.0), min(max(ends) + margin, 1 + margin / 2))
 
 
 def _draw_curves(
