@@ -54,6 +54,12 @@ def read_baseline(name: Any) -> Arch:
     return read_arch(str(name))
 
 
+def variant_text(settings: Mapping[str, Any] | None) -> str:
+    """What a variant changes, to stand behind the baseline's name: ` with width=0.5`; empty where it is none."""
+    changed = [f"{name}={value}" for name, value in (settings or {}).items() if value is not None]
+    return f" with {', '.join(changed)}" if changed else ""
+
+
 def read_variant(settings: Mapping[str, Any]) -> Variant:
     """The variant that a configuration describes. Raises InputError naming the setting that is wrong."""
     allowed = tuple(vars(Variant()))

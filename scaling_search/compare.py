@@ -23,6 +23,7 @@ from convnets.scale import ROUNDINGS
 from convnets.scaling_file import read_scaling
 from nas.engines import inline
 from nas.figures.style import png
+from scaling_search.baseline import variant_text
 from scaling_search.compare_report import report
 from scaling_search.comparison import BASELINE, LINES, Point, check_factors, compared, on_bases
 from scaling_search.contrast import Outcome, accuracy_text, contrasts, outcomes, verdicts, write_comparison
@@ -180,7 +181,8 @@ def _introduce(asked: _Asked) -> None:
         for factor, level in levels.items()
     )
     say(
-        f"baseline {given['baseline']}: {macs_text(cost(baseline).macs)} at {baseline.resolution} px; "
+        f"baseline {given['baseline']}{variant_text(given['variant'])}: "
+        f"{macs_text(cost(baseline).macs)} at {baseline.resolution} px; "
         f"compound scaling by {asked.constants}\n"
         f"levels {at}; MACs within {given['tolerance']:.1%} of them"
     )
@@ -191,8 +193,13 @@ def _introduce(asked: _Asked) -> None:
     scaling = str(given["scaling"])
     if scaling.endswith((".yaml", ".yml")):
         found = read_scaling(scaling)
-        if found.baseline != asked.what.named:
-            say(f"note: the constants of {scaling} were found for another baseline")
+        known = found.evidence.get("baseline")
+        trained = known.get("trained_key") if isinstance(known, Mapping) else baseline.key()
+        if found.baseline != asked.what.named or trained != baseline.key():
+            say(
+                f"warning: the constants of {scaling} were found for another baseline; "
+                "give baseline=, variant= and data= as there"
+            )
         if found.evidence.get("seed") == asked.seed:
             say(f"note: the constants of {scaling} won on these seeds, which flatters them; give seed={asked.seed + 1}")
 

@@ -22,6 +22,7 @@ from convnets.errors import InputError
 from convnets.scale import ROUNDINGS
 from nas.engines import inline
 from nas.halving import read_halving
+from scaling_search.baseline import variant_text
 from scaling_search.candidates import lattice
 from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan
 from scaling_search.report import report, surface_picture
@@ -207,10 +208,9 @@ def _introduce(asked: _Asked) -> None:
     """Say what is about to happen."""
     surface, rows = asked.surface, asked.rows
     base = cost(surface.baseline).macs
-    changed = [f"{name}={value}" for name, value in (asked.given["variant"] or {}).items() if value is not None]
-    variant = f" with {', '.join(changed)}" if changed else ""
     say(
-        f"baseline {asked.given['baseline']}{variant}: {macs_text(base)} at {surface.baseline.resolution} px; "
+        f"baseline {asked.given['baseline']}{variant_text(asked.given['variant'])}: "
+        f"{macs_text(base)} at {surface.baseline.resolution} px; "
         f"phi={surface.phi:g}: candidates of {macs_text(surface.macs)}"
         + (f" within {surface.tolerance:.1%}" if surface.constraint == "realised" else " by the formula alone")
     )
@@ -222,7 +222,7 @@ def _introduce(asked: _Asked) -> None:
         say(
             f"{len(rows)} constants with alpha*beta^2*gamma^2 ~ 2: the formula's networks really cost {low:.2f}x to "
             f"{high:.2f}x; {len(kept)} are kept, {sum(row.same_as is None for row in kept)} distinct networks, "
-            f"{len(asked.evaluated)} of them evaluated with {asked.seeds} seeds"
+            f"{len(asked.evaluated)} of them evaluated with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}"
         )
         if any(row.coefficients == PAPER and row.candidate is None for row in rows):
             say(f"note: the paper's {PAPER} has no network of these MACs; a larger tolerance= may let it in")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -89,6 +89,9 @@ class Outcome:
     def notes(self) -> list[str]:
         """What a reader of the verdict must know, a sentence each."""
         notes = [self.counts]
+        halted = sum(any(each.stopped for each in one.evaluations) for one in self.ranked)
+        if halted:
+            notes.append(f"the {halted} networks that were stopped early are not ranked: all this is of the others")
         within, between = self.ranking.within, self.ranking.between
         if within is not None and between is not None:
             notes.append(f"seeds of one network differ by {within:.4f} (standard deviation), networks by {between:.4f}")
@@ -125,7 +128,15 @@ def outcome(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Outcome:
     ranked = tuple(one for one in found if one.row.chosen and one.row.same_as is None)
     # A network of which one seed was stopped early is out: its other seeds were not asked for.
     ranking = rank([() if any(one.stopped for one in each.evaluations) else each.accuracies for each in ranked])
-    return Outcome(tuple(found), ranking, ranked)
+    return Outcome(tuple(found), _of_fractions(ranking), ranked)
+
+
+def _of_fractions(ranking: Ranking) -> Ranking:
+    """Intervals cut to [0, 1]: the ranking knows no bounds, but accuracies have them."""
+    low, high = (
+        tuple(None if end is None else min(1.0, max(0.0, end)) for end in ends) for ends in (ranking.low, ranking.high)
+    )
+    return replace(ranking, low=low, high=high)
 
 
 def _key(row: Row) -> str:
