@@ -9,21 +9,12 @@ import yaml
 
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
-from convnets.errors import InputError
+from convnets.yaml_file import read_yaml
 
 
 def read_arch(path: str | os.PathLike[str]) -> Arch:
     """The network in the file; InputError `path: what is wrong` in one line."""
-    try:
-        return Arch.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_yaml(path, Arch.from_dict)
 
 
 def write_arch(arch: Arch, path: str | os.PathLike[str]) -> None:

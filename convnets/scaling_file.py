@@ -14,8 +14,8 @@ from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.checks import check_number
 from convnets.compound import Coefficients
-from convnets.errors import InputError
 from convnets.scale import ROUNDINGS
+from convnets.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -51,33 +51,27 @@ def write_scaling(scaling: Scaling, path: str | os.PathLike[str]) -> None:
 
 def read_scaling(path: str | os.PathLike[str]) -> Scaling:
     """The scaling in the file; InputError `path: what is wrong` in one line."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(content, Mapping):
-            raise ValueError("it is no mapping of fields")
-        for name in ("constants", "phi", "rounding", "baseline"):
-            if name not in content:
-                raise ValueError(f"it has no {name}")
-        constants = content["constants"]
-        if not isinstance(constants, Mapping) or set(constants) != {"alpha", "beta", "gamma"}:
-            raise ValueError("constants must be alpha, beta and gamma")
-        if content["rounding"] not in ROUNDINGS:
-            raise ValueError(f"rounding={content['rounding']}: it must be one of {', '.join(ROUNDINGS)}")
-        evidence = content.get("evidence", {})
-        if not isinstance(evidence, Mapping):
-            raise ValueError(f"evidence={evidence}: it must be a mapping")
-        return Scaling(
-            Coefficients(**constants),
-            check_number("phi", content["phi"], above=0),
-            content["rounding"],
-            Arch.from_dict(content["baseline"]),
-            evidence,
-        )
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_yaml(path, _scaling)
+
+
+def _scaling(content: Any) -> Scaling:
+    if not isinstance(content, Mapping):
+        raise ValueError("it is no mapping of fields")
+    for name in ("constants", "phi", "rounding", "baseline"):
+        if name not in content:
+            raise ValueError(f"it has no {name}")
+    constants = content["constants"]
+    if not isinstance(constants, Mapping) or set(constants) != {"alpha", "beta", "gamma"}:
+        raise ValueError("constants must be alpha, beta and gamma")
+    if content["rounding"] not in ROUNDINGS:
+        raise ValueError(f"rounding={content['rounding']}: it must be one of {', '.join(ROUNDINGS)}")
+    evidence = content.get("evidence", {})
+    if not isinstance(evidence, Mapping):
+        raise ValueError(f"evidence={evidence}: it must be a mapping")
+    return Scaling(
+        Coefficients(**constants),
+        check_number("phi", content["phi"], above=0),
+        content["rounding"],
+        Arch.from_dict(content["baseline"]),
+        evidence,
+    )
