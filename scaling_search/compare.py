@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -31,8 +32,8 @@ from scaling_search.figures.comparison import overview_figure
 from scaling_search.session import (
     Compared,
     check_folder,
+    conduct,
     data_hash,
-    evaluate,
     foretell,
     read_compared,
     settings_of,
@@ -85,22 +86,20 @@ def main(arguments: Sequence[str]) -> int:
     with engine as run_jobs, locked(folder):
         tasks = [Task({"line": point.line, "factor": point.factor}, point.network) for point in asked.networks.values()]
         study = Study(folder / "study.db", settings, _ranges(factors), tasks, seeds, seed)
-        write_config(folder, config)
-        _introduce(asked)
-        if before or study.stale:
-            say(f"resuming {folder}: {len(before)} of {study.wanted} evaluations are done")
-        try:
-            foretell(what.evaluator, [asked.typical], study.left, before, run_jobs.workers, run_jobs.threads)
-            evaluate(study, run_jobs, what.evaluator, _name)
-        except KeyboardInterrupt:
-            finished = len(study.evaluations)
-            say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {asked.command()}")
-            if finished:
-                _save(asked, study)
-            raise
-        finally:
-            study.close()
-        return _conclude(asked, _save(asked, study))
+        with closing(study):
+            write_config(folder, config)
+            _introduce(asked)
+            conduct(
+                study,
+                run_jobs,
+                what.evaluator,
+                [asked.typical],
+                _name,
+                folder,
+                asked.command(),
+                lambda: _save(asked, study),
+            )
+            return _conclude(asked, _save(asked, study))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from scaling_search.results import Outcome, about_of, outcome, write_candidates,
 from scaling_search.session import (
     Compared,
     check_folder,
-    evaluate,
+    conduct,
     foretell,
     read_compared,
     settings_of,
@@ -89,23 +90,20 @@ def main(arguments: Sequence[str]) -> int:
             folder / "study.db", settings, _ranges(given), [_task(row) for row in asked.evaluated], seeds,
             seed, halving, explore,
         )  # fmt: skip
-        write_config(folder, config)
-        _introduce(asked)
-        done = study.evaluations
-        if done or study.stale:
-            say(f"resuming {folder}: {len(done)} of {study.wanted} evaluations are done")
-        try:
-            foretell(compared.evaluator, asked.networks, study.left, done, run_jobs.workers, run_jobs.threads)
-            evaluate(study, run_jobs, compared.evaluator, _name)
-        except KeyboardInterrupt:
-            finished = len(study.evaluations)
-            say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {asked.command()}")
-            if finished:
-                _save(asked, study)
-            raise
-        finally:
-            study.close()
-        return _conclude(asked, _save(asked, study))
+        with closing(study):
+            write_config(folder, config)
+            _introduce(asked)
+            conduct(
+                study,
+                run_jobs,
+                compared.evaluator,
+                asked.networks,
+                _name,
+                folder,
+                asked.command(),
+                lambda: _save(asked, study),
+            )
+            return _conclude(asked, _save(asked, study))
 
 
 @dataclass(frozen=True)

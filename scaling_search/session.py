@@ -124,8 +124,39 @@ def foretell(
     )
 
 
-def evaluate(study: Study, run_jobs: RunJobs, evaluator: Evaluator, name_of: Callable[[Evaluation], str]) -> None:
-    """Evaluate what is left, and show how it goes; `name_of` is how people know an evaluation's network."""
+def conduct(
+    study: Study,
+    run_jobs: RunJobs,
+    evaluator: Evaluator,
+    networks: Sequence[Arch],
+    name_of: Callable[[Evaluation], str],
+    folder: Path,
+    again: str,
+    save: Callable[[], object],
+) -> None:
+    """Evaluate what is left of a study, from what is said before it to what is said and saved when it is interrupted.
+
+    networks  some that are like those evaluated, by which the time is foretold.
+    name_of   how people know an evaluation's network.
+    again     the command line that goes on.
+    save      writes what is made from the study's results, however many there are.
+    """
+    before = study.evaluations
+    if before or study.stale:
+        say(f"resuming {folder}: {len(before)} of {study.wanted} evaluations are done")
+    try:
+        foretell(evaluator, networks, study.left, before, run_jobs.workers, run_jobs.threads)
+        _evaluate(study, run_jobs, evaluator, name_of)
+    except KeyboardInterrupt:
+        finished = len(study.evaluations)
+        say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {again}")
+        if finished:
+            save()
+        raise
+
+
+def _evaluate(study: Study, run_jobs: RunJobs, evaluator: Evaluator, name_of: Callable[[Evaluation], str]) -> None:
+    """Evaluate what is left, and show how it goes."""
     accuracies: dict[str, list[float]] = {}
     names = {}
 
