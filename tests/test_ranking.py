@@ -154,7 +154,8 @@ def test_estimates_are_drawn_together_by_the_noise_those_of_few_seeds_the_most()
     assert (np.argsort(most) == np.argsort(means)).all()
 
     lucky = rank([*accuracies, [0.83], [0.83] * 4])
-    assert lucky.expected[12] < lucky.expected[13] < lucky.mean[13]  # type: ignore[operator]
+    one, three, mean = lucky.expected[12], lucky.expected[13], lucky.mean[13]
+    assert one is not None and three is not None and mean is not None and one < three < mean
 
 
 def test_two_candidates_are_enough_to_say_how_far_candidates_differ() -> None:

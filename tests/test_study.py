@@ -246,7 +246,8 @@ def test_a_samplers_study_goes_on_where_it_was_cut(tmp_path: Path, sampler: str)
     assert len(study.tasks) == 4 and study.left == 0
     assert set(replicates(study).values()) == {1} and len(study.evaluations) == study.wanted == 8
     for task in study.tasks.values():
-        assert abs(SURFACE.row(_constants(task.params)).candidate.macs / SURFACE.macs - 1) <= 0.05  # type: ignore[union-attr]
+        candidate = SURFACE.row(_constants(task.params)).candidate
+        assert candidate is not None and abs(candidate.macs / SURFACE.macs - 1) <= 0.05
 
 
 @pytest.mark.parametrize("sampler", [None, "tpe"])
