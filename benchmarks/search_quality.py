@@ -48,7 +48,7 @@ from conf.run_folder import provenance
 from convnets.errors import InputError
 from nas.controller import Result
 from nas.evaluators.published import with_noise
-from nas.figures.style import png
+from pages.style import png
 from search_spaces.space import Picks
 
 MARKS = (50, 100, 200, 500, 1000)

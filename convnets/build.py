@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from convnets.arch import Arch
@@ -49,11 +50,16 @@ class ConvNet(nn.Module):
         return self.classifier(self.dropout(features.mean((2, 3))))  # type: ignore[no-any-return]
 
 
-def build(arch: Arch) -> ConvNet:
+def build(arch: Arch, seed: int | None = None) -> ConvNet:
     """The network `arch` in training mode, its weights drawn from torch's global generator.
 
+    With a `seed`, from a generator of its own: the same weights each time, and the global one is as before afterwards.
     Under `torch.device("meta")` it has shapes but no weights, and costs no memory.
     """
+    if seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return build(arch)
     stem = conv_norm(arch, arch.in_channels, arch.stem.channels, arch.stem.kernel, arch.stem.stride)
     if arch.stem.pool:
         stem.add_module("pool", nn.MaxPool2d(3, 2, padding=1))

@@ -22,8 +22,8 @@ from convnets.arch_file import read_arch
 from convnets.checks import check_number, check_whole
 from convnets.cost import cost, macs_text
 from convnets.errors import DoesNotFit, InputError
-from convnets.memory import out_of_memory
 from convnets.network import Network, build_network
+from convnets.out_of_memory import out_of_memory
 from convnets.reference import NAMES, reference
 
 LEAST_PASSES = 5  # fewer say nothing of their spread

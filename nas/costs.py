@@ -1,15 +1,10 @@
-"""The costs of a network by name: which way is better, and how people read them."""
+"""The costs of a network by name: which are counted, which way is better, and what is within limits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convnets.cost import macs_text
-
 COUNTED = ("macs", "params", "activations")  # by arithmetic, always known; the others come from a device
-
-_COUNTS = {"macs": "MACs", "params": "parameters", "activations": "activations"}
-_UNITS = {"latency": (1e3, "ms"), "throughput": (1.0, "images/s")}  # by the name up to its first underscore
 
 
 def higher_is_better(name: str) -> bool:
@@ -25,40 +20,3 @@ def to_minimise(name: str, value: float) -> float:
 def within(costs: Mapping[str, float], limits: Mapping[str, float]) -> bool:
     """Whether no cost is beyond its limit; that of a throughput is the least that is allowed."""
     return all(to_minimise(name, costs[name]) <= to_minimise(name, limit) for name, limit in limits.items())
-
-
-def cost_title(name: str) -> str:
-    """What the cost is called within a sentence: `MACs`, `latency`, `throughput a100`."""
-    return _COUNTS.get(name, name.replace("_", " "))
-
-
-def cost_unit(name: str) -> tuple[float, str]:
-    """(factor, unit): the cost times the factor is in the unit that people read; (1, "") where there is none."""
-    return _UNITS.get(name.split("_")[0], (1.0, ""))
-
-
-def cost_text(name: str, value: float) -> str:
-    """The cost as people read it: `400M MACs (0.80 GFLOPs)`, `5.29M parameters`, `12.3 ms`, `1,240 images/s`."""
-    if name == "macs":
-        return macs_text(value)
-    if name in _COUNTS:
-        return f"{value / 1e6:.2f}M {_COUNTS[name]}"
-    factor, unit = cost_unit(name)
-    return f"{_three_digits(value * factor)} {unit or cost_title(name)}"
-
-
-def cost_short(name: str, value: float) -> str:
-    """The cost in a table or at an axis, under a heading that names it: `386M`, `12.3 ms`, `1,240 images/s`."""
-    if name in _COUNTS:
-        for unit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if value >= 0.9995 * unit:
-                return f"{_three_digits(value / unit)}{suffix}"
-    factor, unit_text = cost_unit(name)
-    return f"{_three_digits(value * factor)} {unit_text}".rstrip()
-
-
-def _three_digits(value: float) -> str:
-    """`1,240`, `386`, `12.3`, `6.00`; beyond what fits so, in powers of ten."""
-    if not 0.1 <= value < 1e9:
-        return f"{value:.3g}"
-    return f"{value:,.{0 if value >= 99.95 else 1 if value >= 9.995 else 2}f}"

@@ -16,18 +16,19 @@ from conf.command import construct
 from conf.console import CONSOLE, command_line, say
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
+from convnets.cost_text import cost_short, cost_title
 from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, cost_of
 from convnets.reference import reference
-from nas.costs import cost_short, cost_title, within
+from nas.costs import within
 from nas.device import NoDevice
 from nas.evaluator import EvaluationFailed, measure
 from nas.figures.comparison import Compared, Trained, comparison_figure
-from nas.figures.style import png
 from nas.journal import Entry, read_journal
 from nas.loop import best_of
 from nas.objective import read_objective
 from nas.reward import RewardOf, on_targets
+from pages.style import png
 from search_spaces.space import decode
 
 PICTURE_WIDTH = 1600  # pixels

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from convnets.checks import check_number
+from convnets.cost_text import cost_text, cost_title
 from convnets.errors import InputError
-from nas.costs import COUNTED, cost_text, cost_title, higher_is_better
+from nas.costs import COUNTED, higher_is_better
 
 
 @dataclass(frozen=True)

@@ -12,24 +12,25 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.command import construct, one_line, run
+from conf.progress import duration_text
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.cost import macs_text
+from convnets.cost_text import cost_short, cost_text, cost_title
 from convnets.errors import InputError
-from nas.costs import cost_short, cost_text, cost_title
 from nas.figures.network import block_name, network_figure, parts_of
 from nas.figures.overview import overview_figure
 from nas.figures.pareto import pareto_figure
 from nas.figures.rewards import reward_figure
-from nas.figures.style import RASTERISED_ABOVE, png
 from nas.front import hypervolume, pareto_front, reference, spread
 from nas.journal import Entry, read_journal
 from nas.loop import best_of
 from nas.objective import Objective, read_objective
-from nas.page import drawing, render
 from nas.problem import SearchProblem
-from nas.progress import duration_text, read_timings
 from nas.reward import on_targets
+from nas.timings import read_timings
+from pages.page import drawing, render
+from pages.style import RASTERISED_ABOVE, png
 from search_spaces.space import Decision, check_picks, choices_of
 
 PICTURE_WIDTH = 1600  # pixels

@@ -11,13 +11,14 @@ from rich.table import Table
 
 from conf.command import configuration, construct, plain, run, targets_of
 from conf.console import CONSOLE, command_line, say
+from conf.progress import duration_text, progress
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
 from convnets.checks import check_number, check_whole
 from convnets.cost import macs_text
+from convnets.cost_text import cost_short, cost_text, cost_title
 from convnets.errors import InputError
 from nas.controller import WALK_LIMIT
-from nas.costs import cost_short, cost_text, cost_title
 from nas.engines import inline
 from nas.experiment import run_experiment
 from nas.front import pareto_front, spread
@@ -26,10 +27,10 @@ from nas.journal import Entry, Journal, check_journal
 from nas.loop import Search, best_of
 from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
-from nas.progress import Timings, duration_text, progress
 from nas.report import report
 from nas.results import differences, outline, write_front, write_network, write_summary, write_trials
 from nas.reward import on_targets
+from nas.timings import Timings
 from search_spaces.space import check_decisions, size
 
 # What may change between the runs of one search: how long it goes on, and where it runs.

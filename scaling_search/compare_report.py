@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convnets.cost import macs_text
-from nas.page import drawing, render
+from pages.page import drawing, render
 from scaling_search.comparison import BASELINE, METHODS
 from scaling_search.contrast import Outcome, accuracy_text, contrasts, verdicts
 from scaling_search.figures.comparison import bases_figure, methods_figure, single_figure

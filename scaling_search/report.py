@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from convnets.cost import cost, macs_text
-from nas.figures.style import png
-from nas.page import drawing, render
+from pages.page import drawing, render
+from pages.style import png
 from scaling_search.figures.costs import cost_figure
 from scaling_search.figures.ranking import ranking_figure
 from scaling_search.figures.shown import Shown

@@ -10,12 +10,12 @@ from statistics import fmean, median
 from typing import Any
 
 from conf.console import CONSOLE, say
+from conf.progress import duration_text, progress
 from convnets.arch import Arch
 from convnets.cost import cost
 from convnets.errors import InputError
 from nas.engine import RunJobs
 from nas.evaluator import EvaluationFailed, Evaluator
-from nas.progress import duration_text, progress
 from scaling_search.baseline import read_baseline, read_variant
 from scaling_search.study import Evaluation, Study, check_study
 

@@ -25,7 +25,7 @@ from convnets.cost import cost
 from convnets.errors import InputError
 from convnets.reference import EFFICIENTNET_B0, NAMES, reference
 from convnets.scaling_file import Scaling, write_scaling
-from nas.figures.style import svg
+from pages.style import svg
 from scaling_search.baseline import Variant
 from scaling_search.compare import main
 from scaling_search.comparison import BASELINE, BASES, COMPOUND, METHODS, Point, compared, line_of, on_bases

@@ -201,3 +201,12 @@ def test_a_module_exports_with_a_free_batch_size() -> None:
     exported = torch.export.export(net, (images,), dynamic_shapes=({0: batch},)).module()
     more = torch.randn(5, 3, 20, 20)
     assert torch.allclose(exported(more), net(more), atol=1e-6)
+
+
+def test_a_seed_decides_the_weights_and_leaves_the_global_generator_alone() -> None:
+    arch = small(Stage("mbconv", 3, 1, 8, 1, 6, 0.25))
+    state = torch.get_rng_state()
+    one, same, other = (build(arch, seed).state_dict() for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["classifier.weight"], other["classifier.weight"])

@@ -16,10 +16,10 @@ from PIL import Image
 from conf.command import configuration, one_line
 from convnets.errors import InputError
 from nas.figures.comparison import Compared, comparison_figure
-from nas.figures.style import png
 from nas.journal import Entry
 from nas.objective import Objective
 from nas.search import main
+from pages.style import png
 from tests.conftest import ROOT, hear_ctrl_c
 
 ARCHIVE = ROOT.parent / "shared" / "data" / "accel_nasbench.tar.gz"

@@ -20,7 +20,6 @@ from convnets.reference import NAMES, reference
 from nas.figures.network import network_figure, parts_of
 from nas.figures.pareto import pareto_figure
 from nas.figures.rewards import reward_figure
-from nas.figures.style import svg
 from nas.front import pareto_front
 from nas.journal import Entry, Journal
 from nas.loop import best_of
@@ -28,6 +27,7 @@ from nas.objective import Objective
 from nas.problem import SearchProblem
 from nas.report import main, report
 from nas.reward import RewardOf, absolute, mnas_hard, mnas_soft, on_macs, on_targets
+from pages.style import svg
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Decision, sample
 

@@ -12,7 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from convnets.compound import PAPER, Coefficients
-from nas.figures.style import svg
+from pages.style import svg
 from scaling_search.candidates import lattice
 from scaling_search.figures.costs import cost_figure
 from scaling_search.figures.ranking import ranking_figure

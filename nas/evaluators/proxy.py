@@ -15,8 +15,8 @@ from convnets.arch import Arch
 from convnets.build import ConvNet
 from convnets.checks import check_whole
 from convnets.errors import InputError
-from convnets.memory import out_of_memory
 from convnets.network import Network, build_network
+from convnets.out_of_memory import out_of_memory
 from nas.evaluator import EvaluationFailed, Measurement
 from training.augment import Samples, samples
 from training.dataset import Dataset

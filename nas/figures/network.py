@@ -13,7 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from convnets.arch import Arch, Stage
 from convnets.cost import cost
-from nas.figures.style import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
+from pages.style import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
 
 
 def network_figure(arch: Arch) -> Figure:

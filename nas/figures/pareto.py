@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from nas.costs import cost_short, cost_title, cost_unit, higher_is_better
-from nas.figures.scatter import dots, frame, legend_below, say_nothing_yet
-from nas.figures.style import GREEN, INK, PAPER, PURPLE, RASTERISED_ABOVE, RED, styled
+from convnets.cost_text import cost_unit
+from nas.costs import higher_is_better
+from nas.figures.scatter import dots, frame, say_nothing_yet
 from nas.front import pareto_front
 from nas.journal import Entry
 from nas.objective import Objective
 from nas.reward import RewardOf
-
-_AXES = {
-    "macs": "MACs (multiply-adds) of one image",
-    "params": "Parameters",
-    "activations": "Activations of one image",
-    "latency": "Latency of one image, ms",
-    "throughput": "Throughput, images/s (better to the right)",
-}  # by the name up to its first underscore; ticks are numbers
+from pages.axes import cost_axis, cost_tick, legend_below
+from pages.style import GREEN, INK, PAPER, PURPLE, RASTERISED_ABOVE, RED, styled
 
 
 def pareto_figure(
@@ -60,7 +53,7 @@ def draw_pareto(
     frame(axes, points(complete)[1], points(stopped)[1], fractions=True)
     for text, value in marks.items():
         axes.axvline(value, color=INK, linewidth=1.1, linestyle=(0, (5, 3)) if text == "target" else "-", zorder=2.3)
-        told = f" {text} {_tick(cost, value)} {cost_unit(cost)[1]}".rstrip()
+        told = f" {text} {cost_tick(cost, value)} {cost_unit(cost)[1]}".rstrip()
         place = (value, 1.0)
         axes.annotate(told, place, xycoords=("data", "axes fraction"), va="bottom", ha="center", fontsize=8.5)
     front = pareto_front(entries, [cost])
@@ -124,30 +117,3 @@ def draw_equal_rewards(
             label.set(color=INK, path_effects=[withStroke(linewidth=2.5, foreground=PAPER)])
     axes.plot([], [], color=PURPLE, linewidth=1.2, label="equal reward")
     axes.set(xlim=(left, right), ylim=(bottom, top))
-
-
-def cost_axis(axes: Axes, cost: str, values: Sequence[float]) -> None:
-    """Logarithmic where the costs span a factor of 3, with ticks as people say them: 200M, 1G, 5 ms."""
-    low, high = min(values), max(values)
-    if high > 3 * low > 0:
-        axes.set_xscale("log")
-        decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        digits = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 12 else (1, 2, 5) if high / low < 300 else (1,)
-        axes.xaxis.set_major_locator(FixedLocator([digit * 10.0**decade for decade in decades for digit in digits]))
-        axes.xaxis.set_minor_locator(NullLocator())
-        room = (high / low) ** 0.05
-        axes.set_xlim(low / room, high * room)
-    else:
-        room = 0.06 * (high - low) or 0.1 * high
-        axes.set_xlim(max(low - room, 0.0), high + room)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(cost, value)))
-    kind, _, rest = cost.partition("_")
-    label = _AXES.get(kind, cost_title(cost).capitalize()) + (f" ({rest})" if rest and kind in _AXES else "")
-    axes.set_xlabel(label + (", logarithmic" if axes.get_xscale() == "log" else ""))
-
-
-def _tick(cost: str, value: float) -> str:
-    """`400M`, `1.5M`, `20,000`, `12.5`: without unit, and without zeros at the end of a fraction."""
-    text = cost_short(cost, value).split()[0]
-    return re.sub(r"\.?0+(?=[kMG]?$)", "", text) if "." in text else text

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nas.figures.scatter import dots, frame, legend_below, say_nothing_yet
-from nas.figures.style import INK, PAPER, RASTERISED_ABOVE, RED, styled
+from nas.figures.scatter import dots, frame, say_nothing_yet
 from nas.journal import Entry
+from pages.axes import legend_below
+from pages.style import INK, PAPER, RASTERISED_ABOVE, RED, styled
 
 
 def reward_figure(entries: Sequence[Entry]) -> Figure:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patheffects import withStroke
 
-from nas.figures.style import BLUE, MUTED, PAPER
 from nas.journal import Entry
+from pages.style import BLUE, MUTED, PAPER
 
 
 def dots(
@@ -54,11 +53,3 @@ def say_nothing_yet(axes: Axes, entries: Sequence[Entry]) -> None:
     text = "every evaluation failed" if entries and failed == len(entries) else "no evaluation has run to the end yet"
     axes.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=MUTED, fontsize=11,
                   path_effects=[withStroke(linewidth=5, foreground=PAPER)])  # fmt: skip
-
-
-def legend_below(axes: Axes) -> None:
-    entries = len(axes.get_legend_handles_labels()[0])
-    legend = axes.figure.legend(loc="outside lower center", ncols=entries if entries <= 4 else 3)
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):
-            handle.set_sizes([26])  # also where the dots themselves are tiny

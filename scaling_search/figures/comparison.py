@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from nas.figures.labels import label_points
-from nas.figures.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, RED, styled
+from pages.labels import label_points
+from pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, RED, styled
 from scaling_search.comparison import BASELINE, BASES, COMPOUND, METHODS, SINGLE, line_of
 from scaling_search.contrast import Outcome
 

@@ -11,8 +11,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from convnets.compound import PAPER as PUBLISHED
-from nas.figures.scatter import legend_below
-from nas.figures.style import BLUE, INK, MUTED, PAPER, styled
+from pages.axes import legend_below
+from pages.style import BLUE, INK, MUTED, PAPER, styled
 from scaling_search.figures.shown import Shown, ranked
 
 _LEAST = 3  # rows that there is room for

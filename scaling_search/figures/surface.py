@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from convnets.compound import PAPER
-from nas.figures.style import GRID, INK, MUTED, RED, styled
+from pages.style import GRID, INK, MUTED, RED, styled
 from scaling_search.figures.shown import Shown, ranked
 
 _HEIGHT = math.sqrt(3) / 2  # of a triangle whose sides are 1

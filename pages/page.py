@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from nas.figures.style import svg
+from pages.style import svg
 
 _LISTED = 12  # reasons of failures; the rest is counted
 

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from nas.figures.style import PAPER
+from pages.style import PAPER
 
 _SIZE = 8.5  # points
 _LINE = 1.35  # heights of the text from one label to the next
