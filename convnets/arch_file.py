@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
+from convnets.origin import origin_comment
 from convnets.yaml_file import read_yaml
 
 
@@ -17,6 +20,10 @@ def read_arch(path: str | os.PathLike[str]) -> Arch:
     return read_yaml(path, Arch.from_dict)
 
 
-def write_arch(arch: Arch, path: str | os.PathLike[str]) -> None:
-    """Write `arch` so that a reader sees the whole old file or the whole new one, also after a crash."""
-    write_atomically(Path(path), yaml.safe_dump(arch.to_dict(), sort_keys=False))
+def write_arch(arch: Arch, path: str | os.PathLike[str], origin: Mapping[str, Any] | None = None) -> None:
+    """Write `arch` so that a reader sees the whole old file or the whole new one, also after a crash.
+
+    origin  what it was made from, for people and for `convnets.origin.read_origin`; it stands in comments.
+    """
+    text = origin_comment(origin or {}) + yaml.safe_dump(arch.to_dict(), sort_keys=False)
+    write_atomically(Path(path), text)

@@ -13,6 +13,7 @@ from conf.run_folder import write_json
 from convnets.arch import Arch, Stage
 from convnets.arch_file import write_arch
 from convnets.atomic_file import write_atomically
+from convnets.origin import origin_comment
 from nas.costs import COUNTED
 from nas.front import hypervolume, pareto_front, reference
 from nas.journal import Entry
@@ -36,17 +37,23 @@ def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, s
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
 
 
-def write_network(path: Path, entry: Entry, problem: SearchProblem) -> None:
-    """`best.yaml`: a network as an `Arch` where it is one, else as its key and the choices that make it."""
+def write_network(path: Path, entry: Entry, problem: SearchProblem, journal: Mapping[str, str]) -> None:
+    """`best.yaml`: a network as an `Arch` where it is one, else as its key and the choices that make it.
+
+    journal  the journal that it was found in, as `convnets.origin.file_source` names it; the file says so.
+    """
     network = problem.network(entry.picks)
+    origin = {"made_by": "nas.search", "key": entry.key, "evaluation": entry.number, "from": dict(journal)}
     if isinstance(network, Arch):
-        write_arch(network, path)
+        write_arch(network, path, origin)
     else:
         content = {"key": entry.key, "choices": choices_of(problem.decisions, entry.picks)}
-        write_atomically(path, yaml.safe_dump(content, sort_keys=False))
+        write_atomically(path, origin_comment(origin) + yaml.safe_dump(content, sort_keys=False))
 
 
-def write_front(folder: Path, entries: Sequence[Entry], costs: Sequence[str], problem: SearchProblem) -> None:
+def write_front(
+    folder: Path, entries: Sequence[Entry], costs: Sequence[str], problem: SearchProblem, journal: Mapping[str, str]
+) -> None:
     """`front.csv`: the Pareto front, the best in the first cost first; and each network as `front/NUMBER.yaml`."""
     front = pareto_front(entries, costs)
     rows = [
@@ -58,7 +65,7 @@ def write_front(folder: Path, entries: Sequence[Entry], costs: Sequence[str], pr
     ]  # fmt: skip
     (folder / "front").mkdir(exist_ok=True)
     for entry in front:
-        write_network(folder / "front" / f"{entry.number}.yaml", entry, problem)
+        write_network(folder / "front" / f"{entry.number}.yaml", entry, problem, journal)
     members = {f"{entry.number}.yaml" for entry in front}
     for file in (folder / "front").glob("*.yaml"):
         if file.name not in members:  # dominated since an earlier run of the command

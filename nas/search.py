@@ -18,6 +18,7 @@ from convnets.checks import check_number, check_whole
 from convnets.cost import macs_text
 from convnets.cost_text import cost_short, cost_text, cost_title
 from convnets.errors import InputError
+from convnets.origin import file_source
 from nas.controller import WALK_LIMIT
 from nas.engines import inline
 from nas.experiment import run_experiment
@@ -162,10 +163,11 @@ def _save(run: _Run) -> None:
     entries, folder = run.journal.entries, run.folder
     seconds = {number: seconds for number, (seconds, _) in run.timings.seconds.items()}
     write_trials(folder / "trials.csv", entries, run.problem, seconds)
+    journal = file_source(run.journal.path)
     if best := best_of(entries):
-        write_network(folder / "best.yaml", best, run.problem)
+        write_network(folder / "best.yaml", best, run.problem, journal)
     if run.objective.front:
-        write_front(folder, entries, run.objective.front, run.problem)
+        write_front(folder, entries, run.objective.front, run.problem, journal)
     page = report(
         name=folder.name,
         entries=entries,

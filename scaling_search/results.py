@@ -17,6 +17,8 @@ from conf.run_folder import provenance, write_json
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.cost import cost
+from convnets.origin import file_source
+from convnets.reference import NAMES
 from convnets.scaling_file import Scaling, write_scaling
 from scaling_search.plan import Row, Surface
 from scaling_search.ranking import Ranking, rank
@@ -209,6 +211,7 @@ def about_of(
         "baseline": {
             "name": str(given["baseline"]),
             "key": compared.named.key(),
+            "sha256": None if str(given["baseline"]) in NAMES else file_source(str(given["baseline"]))["sha256"],
             "variant": given["variant"],
             "trained_key": surface.baseline.key(),
             "macs": base.macs,

@@ -19,6 +19,7 @@ from conf.command import one_line
 from convnets.arch_file import read_arch
 from convnets.cost import cost
 from convnets.errors import InputError
+from convnets.origin import file_source, read_origin
 from nas.search import main
 from tests.conftest import ROOT, hear_ctrl_c
 
@@ -45,6 +46,10 @@ def test_a_search_writes_what_the_contract_names(empty_folder: Path) -> None:
     named = {name: summary[name] for name in ("space", "controller", "evaluator", "engine")}
     assert named == {"space": "mnasnet", "controller": "bayesian", "evaluator": "synthetic", "engine": "inline"}
     arch = read_arch(folder / "best.yaml")
+    origin = read_origin(folder / "best.yaml")
+    assert origin["key"] == arch.key() and origin["from"] == file_source(folder / "journal.jsonl") | {
+        "file": "runs/first/journal.jsonl"
+    }
     assert (arch.key(), cost(arch).macs, cost(arch).params) == (best["key"], best["macs"], best["params"])
     assert isinstance(best["macs"], int) and 0 <= best["accuracy"] <= 1
     assert best["reward"] == pytest.approx(best["accuracy"] * (best["macs"] / 300e6) ** -0.07)
