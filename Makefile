@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search test check bench clean
+.PHONY: search family test check bench clean
 
 # One environment for everything, rebuilt when what it is made of changes. torch goes first and pinned: whichever
 # package asks for it later finds it there, and cannot pull another build in.
@@ -14,6 +14,13 @@ BIN := .venv/bin
 
 search: .venv/installed  ## search for a network of about 400M MACs on the embedded digits; minutes on two cores
 	$(BIN)/python -m nas.search name=first reward=absolute budget=40 $(ARGS)
+
+# The whole chain, each step from what the one before it wrote. Typed again it goes on where it was stopped.
+FAMILY ?= family
+family: .venv/installed  ## search, scaling search and model generator in one; 15 minutes on two cores
+	$(BIN)/python -m nas.search name=$(FAMILY)-search reward=absolute budget=20
+	$(BIN)/python -m scaling_search.grid name=$(FAMILY)-scaling baseline=runs/$(FAMILY)-search/best.yaml candidates=6 seeds=2
+	$(BIN)/python -m convnets.generate name=$(FAMILY) scaling=runs/$(FAMILY)-scaling/scaling.yaml phi=[0,1,2] export=all
 
 test: .venv/installed  ## lint, types and tests: exactly what CI runs
 	$(BIN)/ruff check .
