@@ -122,7 +122,7 @@ RESNET_50 = _resnet((3, 4, 6, 3))
 RESNET_152 = _resnet((3, 8, 36, 3))
 
 # width, depth, resolution, dropout: `efficientnet_params` in tensorflow/tpu. They follow no formula exactly.
-_EFFICIENTNETS = {
+EFFICIENTNETS = {
     "b0": (1.0, 1.0, 224, 0.2),
     "b1": (1.0, 1.1, 240, 0.2),
     "b2": (1.1, 1.2, 260, 0.3),
@@ -144,14 +144,14 @@ _OTHERS = {
     "resnet152": RESNET_152,
 }
 
-NAMES = (*(f"efficientnet_{name}" for name in _EFFICIENTNETS), *_OTHERS)
+NAMES = (*(f"efficientnet_{name}" for name in EFFICIENTNETS), *_OTHERS)
 
 
 def efficientnet(name: str) -> Arch:
     """The published EfficientNet `name`, "b0" to "b8" or "l2"; InputError lists them."""
-    if name not in _EFFICIENTNETS:
-        raise InputError(f"no EfficientNet {name!r}; allowed: {', '.join(_EFFICIENTNETS)}")
-    width, depth, resolution, dropout = _EFFICIENTNETS[name]
+    if name not in EFFICIENTNETS:
+        raise InputError(f"no EfficientNet {name!r}; allowed: {', '.join(EFFICIENTNETS)}")
+    width, depth, resolution, dropout = EFFICIENTNETS[name]
     return replace(scale(EFFICIENTNET_B0, depth, width, resolution), dropout=dropout)
 
 
