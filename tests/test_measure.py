@@ -12,11 +12,12 @@ import torch
 import yaml
 from torch import nn
 
-from convnets import measure
+from convnets import timing
 from convnets.arch_file import write_arch
 from convnets.errors import DoesNotFit, InputError
-from convnets.measure import ThisMachine, Timing, latency, main
+from convnets.measure import ThisMachine, main
 from convnets.reference import EFFICIENTNET_B0
+from convnets.timing import Timing, latency
 
 SMALL = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2], resolution=32)
 QUICK = ("device.seconds=0.05", "device.resolution=32")
@@ -53,8 +54,8 @@ class OnVectors:
 
 def test_quartiles_surround_the_median_and_more_work_takes_longer() -> None:
     little, much = (latency(OnVectors(times), seconds=0.2) for times in (1, 400))
-    for timing in (little, much):
-        assert 0 < timing.lower <= timing.median <= timing.upper and timing.passes >= 5 and timing.memory is None
+    for one in (little, much):
+        assert 0 < one.lower <= one.median <= one.upper and one.passes >= 5 and one.memory is None
     assert much.lower > 3 * little.lower
 
 
@@ -81,10 +82,10 @@ def test_out_of_memory_is_expected_and_a_bug_is_a_bug(monkeypatch: pytest.Monkey
 
         return build
 
-    monkeypatch.setattr(measure, "build_network", fails_with(torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(timing, "build_network", fails_with(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(DoesNotFit, match="out of memory at batch 1 on cpu"):
         latency(SMALL)
-    monkeypatch.setattr(measure, "build_network", fails_with(RuntimeError("a bug")))
+    monkeypatch.setattr(timing, "build_network", fails_with(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         latency(SMALL)
 
@@ -92,8 +93,8 @@ def test_out_of_memory_is_expected_and_a_bug_is_a_bug(monkeypatch: pytest.Monkey
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_memory_is_told() -> None:
-    timing = latency(SMALL, kind="cuda", seconds=0.2)
-    assert timing.memory is not None and timing.memory > 4 * 1000 * 1280  # the classifier at least
+    memory = latency(SMALL, kind="cuda", seconds=0.2).memory
+    assert memory is not None and memory > 4 * 1000 * 1280  # the classifier at least
 
 
 def test_the_command_prints_a_table_and_writes_a_folder(
