@@ -149,12 +149,24 @@ class Pass:
         self.release(statistics)
         return y
 
-    def activate(self, x: Map, in_place: bool) -> Map:
-        """ReLU and ReLU6 overwrite their input and keep their output, the smooth ones keep their input."""
-        if not in_place:
-            return self.node(self.map(x.channels, x.side), (x,), (x.storage,))
+    def smooth(self, x: Map) -> Map:
+        """SiLU and Hardswish need their input for the gradient."""
+        return self.node(self.map(x.channels, x.side), (x,), (x.storage,))
+
+    def relu(self, x: Map) -> Map:
+        """In place: the gradient needs the output alone."""
         x.storage.holders += 1
         return self.node(Map(x.storage, x.channels, x.side), (x,), (x.storage,))
+
+    def relu6(self, x: Map) -> Map:
+        """In place too, but autograd keeps a copy of the input first."""
+        x.storage.holders += 1
+        y = Map(x.storage, x.channels, x.side)
+        if self.training:
+            copy = self.new(x.storage.size)
+            self.node(y, (x,), (copy,))
+            self.release(copy)
+        return y
 
     def mean(self, x: Map) -> Map:
         return self.node(self.map(x.channels), (x,))

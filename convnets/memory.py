@@ -133,7 +133,9 @@ def _block(run: Pass, arch: Arch, stage: Stage, x: Map, stride: int, dropped: bo
     shortcut = _shortcut(run, arch, stage, x.channels, stride)
     if shortcut is not None:
         if run.training and dropped:
-            y = run.sequence(y, [partial(run.masked, values=1)])
+            kept = run.masked(y, values=1)
+            run.release(y.storage)
+            y = kept
         z = run.sequence(x, shortcut)
         total = run.add(y, z)
         run.release(y.storage)
@@ -210,7 +212,7 @@ def _conv_norm(
 
 
 def _activation(run: Pass, arch: Arch) -> Layer:
-    return partial(run.activate, in_place=arch.activation in ("relu", "relu6"))
+    return {"relu": run.relu, "relu6": run.relu6}.get(arch.activation, run.smooth)
 
 
 def _squeeze_excite(run: Pass, arch: Arch, stage: Stage, inputs: int) -> list[Layer]:
@@ -219,7 +221,7 @@ def _squeeze_excite(run: Pass, arch: Arch, stage: Stage, inputs: int) -> list[La
 
     def scaled(x: Map) -> Map:
         linear = partial(run.conv, bias=True)
-        chain = [
+        chain: list[Layer] = [
             run.mean,
             partial(linear, outputs=squeezed),
             _activation(run, arch),
