@@ -22,7 +22,7 @@ def duration_text(seconds: float) -> str:
 
 
 class Show(Protocol):
-    """Shows one finished evaluation: what came of it in a line, and the best so far."""
+    """Shows one finished evaluation: what came of it in a line, and the best so far, if there is such a thing."""
 
     def __call__(self, line: str, best: str) -> None: ...
 
@@ -43,7 +43,7 @@ def progress(console: Console, title: str, done: int, total: int) -> Iterator[Sh
         rate = (finished - done) / elapsed
         left = duration_text((total - finished) / rate)
         speed = f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-        return f"best {best}  {speed}  left {left}"
+        return f"{f'best {best}  ' if best else ''}{speed}  left {left}"
 
     if console.is_terminal:
         with Progress(

@@ -49,9 +49,9 @@ class Rule:
     multipliers    phi -> what the rule asks for.
     least, most    the phi between which it scales. One whose least is below 0 shrinks networks.
     steps          of a table: phi -> name of the network that it makes of `BASELINE`; None: any phi.
-    baseline       the network that a `scaling.yaml` was found for; None: the rule has none of its own.
-    baseline_name  as its search called it.
     origin         where the rule is from: a citation, or the file with its hash.
+    baseline       the network that a `scaling.yaml` was found for; None: the rule has none of its own.
+    baseline_from  what that was called by its search, and the hash of its file: `name`, `sha256`.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Rule:
     least: float
     most: float
     steps: Mapping[float, str] | None = None
-    baseline: Arch | None = None
-    baseline_name: str | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    baseline: Arch | None = None
+    baseline_from: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shrinks(self) -> bool:
@@ -116,12 +116,12 @@ def read_rule(scaling: str) -> Rule:
 
 def _rule_of_file(path: str) -> Rule:
     scaling = read_scaling(path)
-    named = scaling.evidence.get("baseline")
-    name = named.get("name") if isinstance(named, Mapping) else None
+    told = scaling.evidence.get("baseline")
+    told = told if isinstance(told, Mapping) else {}
     return replace(
         _formula(path, scaling.constants, scaling.rounding, file_source(path)),
         baseline=scaling.baseline,
-        baseline_name=name if isinstance(name, str) else None,
+        baseline_from={"name": str(told.get("name") or path), "sha256": told.get("sha256")},
     )
 
 
