@@ -141,6 +141,10 @@ def _block(run: Pass, arch: Arch, stage: Stage, x: Map, stride: int, dropped: bo
         run.release(y.storage)
         run.release(z.storage)
         y = total
+    if stage.block == "bottleneck":
+        after = _activation(run, arch)(y)
+        run.release(y.storage)
+        y = after
     return y
 
 
