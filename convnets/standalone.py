@@ -75,7 +75,7 @@ def class_name(name: str) -> str:
     words = re.findall(r"[A-Za-z0-9]+", name)
     called = "".join(re.sub(r"(?<=\w)net(?=\d*$)", "Net", word[0].upper() + word[1:]) for word in words)
     usable = called and not called[0].isdigit() and called not in _TAKEN and not keyword.iskeyword(called)
-    return called if usable else f"ConvNet{called}"
+    return (called if usable else f"ConvNet{called}")[:60]  # a line has to hold it
 
 
 # --- what the file needs ---------------------------------------------------------------------------------------------
@@ -518,8 +518,9 @@ def _layer(plan: _Plan) -> list[str]:
         lines.append("added = shortcut(stage, inputs, stride)")
         arguments.append("added")
     elif plan.bare:
-        condition = 'stage.skip == "identity" and ' if "skip" in plan.columns else ""
-        lines += [f"residual = {condition}stride == 1 and inputs == stage.channels"]
+        lines.append("residual = stride == 1 and inputs == stage.channels")
+        if "skip" in plan.columns:
+            lines.append('residual = residual and stage.skip == "identity"')
         arguments.append("residual")
     if plan.drops:
         lines += [f"rate = {plan.arch.drop_connect!r} * index / blocks"]
