@@ -1,36 +1,45 @@
-"""The optimiser a recipe names, and the learning rate of each of its steps."""
+"""The optimiser a recipe names, the learning rate of each of its steps, and which parameters decay."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from training.recipe import Recipe
+from training.schedule import Cosine
+
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """The rate for `step` of `steps`, counted from 0: a pure function, so that a resumed run needs no schedule state.
+    """The rate for `step` of `steps`, counted from 0: that of `schedule.Cosine`."""
+    return Cosine(recipe.lr, steps, recipe.warmup)(step)
 
-    With w = round(warmup * steps): lr * (step + 1) / w while step < w, then lr * (1 + cos(pi * t)) / 2 where t rises
-    from 0 at step w towards 1 at step `steps`, which is never taken.
+
+def decayed(module: nn.Module, biases: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters that are trained, as (with weight decay, without), each in the module's order.
+
+    Scales and shifts of norms never decay: that would only pull towards a dead channel. Neither do other parameters of
+    one axis, unless `biases`: tensorflow/tpu's EfficientNet decays everything but batch norm, so the biases of
+    squeeze-excitation and of the classifier too.
     """
-    warmup = round(recipe.warmup * steps)
-    if step < warmup:
-        return recipe.lr * (step + 1) / warmup
-    return recipe.lr * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+    of_norms = {
+        parameter for layer in module.modules() if isinstance(layer, _NORMS) for parameter in layer.parameters()
+    }
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            groups[parameter in of_norms or not (biases or parameter.ndim > 1)].append(parameter)
+    return groups
 
 
 def optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the module's parameters, with weight decay on those of two axes or more.
-
-    What has one axis is a bias or a norm's scale and shift, which decay would only pull towards a dead channel.
-    """
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    """The recipe's optimiser over the module's parameters, with weight decay on neither biases nor norms."""
+    with_decay, without = decayed(module, biases=False)
     groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": with_decay, "weight_decay": recipe.weight_decay},
+        {"params": without, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
