@@ -132,22 +132,30 @@ def _count_by_measuring(phis: Sequence[float], network: Callable[[float], Arch],
         macs, value = cost(arch).macs, limit.value(arch)
         low, high = (number, high) if value <= limit.most else (low, number)
         points.append((macs, value))
-        aim = _aim(points[-2:], limit.most) if len(points) <= _BY_LINE else None
-        guess = (low + high) // 2 if aim is None else sum(cost(network(phi)).macs <= aim for phi in phis)
+        guess = (low + high) // 2
+        if high > len(phis) or len(points) <= _BY_LINE:  # far up, nothing is known to be too much
+            guess = _within(phis, network, _aim(points[-2:], limit.most))
         number = min(max(guess, low + 1), high - 1)
     return low
 
 
-def _aim(points: Sequence[tuple[float, float]], most: float) -> float | None:
-    """The MACs at which the line through two points (MACs, value) reaches `most`; None where it does not rise.
+def _within(phis: Sequence[float], network: Callable[[float], Arch], macs: float) -> int:
+    """How many of the phis have networks of at most so many MACs."""
+    return _leading(phis, lambda phi: cost(network(phi)).macs <= macs)
 
-    No more than twice of what they would be in proportion to the second: a short line, noisy, may point far up.
+
+def _aim(points: Sequence[tuple[float, float]], most: float) -> float:
+    """The MACs at which the line through two points (MACs, value) reaches `most`.
+
+    No more than twice of what they would be in proportion to the second point: a short line, noisy, may point far up.
+    Just in proportion where the line does not rise.
     """
     (before, value_before), (macs, value) = points
+    in_proportion = macs * most / value
     rise = (value - value_before) * (macs - before)
     if not 0 < rise < math.inf:
-        return None
-    return min(macs + (most - value) * (macs - before) ** 2 / rise, 2 * macs * most / value)
+        return in_proportion
+    return min(macs + (most - value) * (macs - before) ** 2 / rise, 2 * in_proportion)
 
 
 def _exceeded(arch: Arch, limits: Sequence[Limit]) -> tuple[tuple[Limit, float], ...]:
