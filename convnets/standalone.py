@@ -123,6 +123,11 @@ class _Plan:
         return _ACTIVATIONS[self.arch.activation]
 
     @property
+    def depthwise(self) -> bool:
+        """Whether there are convolutions in groups."""
+        return not {"mbconv", "separable"}.isdisjoint(self.blocks)
+
+    @property
     def mixed(self) -> bool:
         """Whether only some layers have an activation behind the addition."""
         return "bottleneck" in self.blocks and len(self.blocks) > 1
@@ -233,11 +238,10 @@ def _head(plan: _Plan, name: str, about: Mapping[str, str]) -> str:
 
 
 def _conv_norm(plan: _Plan) -> str:
-    depthwise = not {"mbconv", "separable"}.isdisjoint(plan.blocks)
     linear = "projection" in plan.added or not {"linear", "mbconv", "bottleneck"}.isdisjoint(plan.blocks)
     parameters = ["inputs: int", "outputs: int", "kernel: int", "stride: int = 1"]
     arguments = ["inputs", "outputs", "kernel", "stride", "padding=kernel // 2"]
-    if depthwise:
+    if plan.depthwise:
         parameters.append("groups: int = 1")
         arguments.append("groups=groups")
     if linear:
@@ -531,18 +535,19 @@ def _layer(plan: _Plan) -> list[str]:
 
 
 def _build(plan: _Plan, called: str) -> str:
+    of_depthwise = ", a depthwise one's being its kernel" if plan.depthwise else ""
     return _text(
         f"def build(classes: int = {plan.arch.classes}) -> {called}:",
         '    """The network in training mode, its weights drawn from torch\'s generator.',
         "",
-        "    Convolutions: normal, variance 2 / fan_out, a depthwise one's being its kernel.",
+        f"    Convolutions: normal, variance 2 / fan_out{of_depthwise}.",
         "    Classifier: uniform within 1 / sqrt(classes).",
         '    """',
         f"    net = {called}(classes)",
         "    for module in net.modules():",
         "        if isinstance(module, nn.Conv2d):",
         "            fan_out = math.prod(module.kernel_size) * module.out_channels",
-        "            fan_out //= module.groups",
+        *(["            fan_out //= module.groups"] if plan.depthwise else []),
         "            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))",
         "        elif isinstance(module, nn.Linear):",
         "            nn.init.normal_(module.weight, std=math.sqrt(2 / module.out_features))",
