@@ -61,6 +61,9 @@ def label_points(
         least, best, best_box = float("inf"), None, None
         for dx, dy, ha, va in _places():
             far = abs(dx) + abs(dy) > 20
+            distant = 60 * far + 2 * (abs(dx) + abs(dy))
+            if distant >= least:  # whatever it covers there
+                continue
             line = {"arrowstyle": "-", "color": color, "lw": 0.7, "shrinkA": 1, "shrinkB": 5} if far else None
             note = axes.annotate(
                 text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=ha, va=va, multialignment=ha,
@@ -75,7 +78,7 @@ def label_points(
             way = np.linspace(centres[number], [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2], 20 if far else 0)
             crossed = sum(other.contains(*place) for other in others for place in way)
             cost = 100 * beyond + 20 * sum(_area(box, other) for other in others) + 400 * crossed
-            cost += 40 * inside.sum() + 60 * far + 2 * (abs(dx) + abs(dy))
+            cost += 40 * inside.sum() + distant
             if cost < least:
                 if best is not None:
                     best.remove()
