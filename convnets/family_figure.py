@@ -1,0 +1,162 @@
+"""The networks of a family by what they cost, beside the ConvNets that EfficientNet was compared with."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from convnets.arch import Arch
+from convnets.bytes import bytes_text
+from convnets.cost import cost
+from convnets.family import Family
+from convnets.memory import memory
+from convnets.reference import RESNET_50, RESNET_152, efficientnet
+from pages.axes import cost_axis, cost_tick
+from pages.labels import label_points
+from pages.style import BLUE, GREEN, MUTED, PAPER, styled
+
+_TABLE = Path(__file__).with_name("table2_imagenet.csv")  # table 2 of arXiv 1905.11946, as printed
+
+# Those of the table that can be built here, so that their memory is known.
+_BUILT: dict[str, Arch] = {
+    "ResNet-50": RESNET_50,
+    "ResNet-152": RESNET_152,
+    **{f"EfficientNet-B{number}": efficientnet(f"b{number}") for number in range(8)},
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network in a panel: `x` is the panel's cost, beside the multiply-adds."""
+
+    name: str
+    macs: float
+    x: float
+
+    @property
+    def efficientnet(self) -> bool:
+        return self.name.startswith("EfficientNet")
+
+
+def family_figure(family: Family) -> Figure:
+    """MACs against parameters and against memory: the family as a line by phi, and the ConvNets of the paper's table 2.
+
+    Parameters and MACs of those are what the paper prints; memory is that of the networks that can be built here, by
+    `convnets.memory`, for the same step as the family's.
+    """
+    members = sorted(family.members, key=lambda member: member.phi)
+    names = short_names([member.name for member in members])
+    own = [
+        [Point(name, one.cost.macs, size(one)) for name, one in zip(names, members, strict=True)]
+        for size in (lambda one: one.cost.params, lambda one: one.memory.total)
+    ]
+    built = [Point(name, cost(arch).macs, memory(arch, **family.memory_of).total) for name, arch in _BUILT.items()]
+    others = [
+        [point for point in points if not (point.efficientnet and family.rule.name == "published")]
+        for points in (convnets(), built)  # published networks are not compared with themselves
+    ]
+    with styled((12, 5.9)) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        _macs_axis(panels[0], [point for points in (*own, *others) for point in points])
+        cost_axis(panels[0], "params", [point.x for point in (*own[0], *others[0])])
+        _memory_axis(panels[1], [point.x for point in (*own[1], *others[1])])
+        panels[1].set_xlabel(f"Memory of {_step(family)}, logarithmic")
+        for panel in zip(panels, own, others, strict=True):
+            _draw(*panel, f"{family.baseline_name} by scaling={family.rule.name}")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        for panel in zip(panels, own, others, strict=True):
+            _label(*panel)
+    return figure
+
+
+def convnets() -> list[Point]:
+    """The networks of table 2 of arXiv 1905.11946 whose MACs it prints, each once."""
+    with _TABLE.open(newline="") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file) if row["flops_B"]}
+    return [Point(name, 1e9 * float(row["flops_B"]), 1e6 * float(row["params_M"])) for name, row in rows.items()]
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names without what they all begin with, up to a `_`: B0, B1; a phi as phi=0.5."""
+    shared = os.path.commonprefix(list(names)).rpartition("_")[0] if len(names) > 1 else ""
+    short = [name.removeprefix(f"{shared}_") if shared else name for name in names]
+    return [name.replace("phi", "phi=") if name.startswith("phi") else name.upper() if len(name) < 3 else name
+            for name in short]  # fmt: skip
+
+
+def _draw(axes: Axes, own: Sequence[Point], others: Sequence[Point], title: str) -> None:
+    compared = [point for point in others if not point.efficientnet]
+    axes.scatter(
+        [point.x for point in compared], [point.macs for point in compared], s=30, facecolors=PAPER, edgecolors=MUTED,
+        linewidths=1.3, zorder=3, label="ConvNets of table 2 of arXiv 1905.11946",
+    )  # fmt: skip
+    if efficientnets := [point for point in others if point.efficientnet]:
+        axes.plot(
+            [point.x for point in efficientnets], [point.macs for point in efficientnets], color=GREEN, lw=1.1,
+            ls=(0, (4, 3)), marker="o", markersize=4.5, markerfacecolor=PAPER, zorder=2.5,
+            label="EfficientNets of that table",
+        )  # fmt: skip
+    axes.plot(
+        [point.x for point in own], [point.macs for point in own], color=BLUE, lw=1.9, marker="o", markersize=7,
+        markeredgecolor=PAPER, markeredgewidth=0.8, zorder=5, label=title,
+    )  # fmt: skip
+
+
+def _label(axes: Axes, own: Sequence[Point], others: Sequence[Point]) -> None:
+    """Each network by its name, but for the EfficientNets between the first and the last."""
+    efficientnets = [point for point in others if point.efficientnet]
+    points = [(point.x, point.macs, point.name, BLUE) for point in own]
+    points += [(point.x, point.macs, point.name[-2:], GREEN) for point in efficientnets[:1] + efficientnets[-1:]]
+    points += [(point.x, point.macs, point.name, MUTED) for point in others if not point.efficientnet]
+    way = [  # labels keep off the line
+        (float(x), float(macs))
+        for one, after in zip(own, own[1:], strict=False)
+        for x, macs in zip(np.geomspace(one.x, after.x, 20), np.geomspace(one.macs, after.macs, 20), strict=True)
+    ]
+    label_points(axes, points, crowd=way)
+
+
+def _macs_axis(axes: Axes, points: Sequence[Point]) -> None:
+    low, high = min(point.macs for point in points), max(point.macs for point in points)
+    steps = (1, 2, 5) if high / low < 3e3 else (1,)
+    ticks = [step * 10.0**decade for decade in range(3, 15) for step in steps]
+    axes.set_yscale("log")
+    _ticks(axes.yaxis, ticks, lambda value: cost_tick("macs", value))
+    axes.set_ylim(low / 1.3, high * 1.3)
+    axes.set_ylabel("MACs (multiply-adds) of one image, logarithmic")
+
+
+def _memory_axis(axes: Axes, sizes: Sequence[float]) -> None:
+    """Ticks at powers of 2, as memory comes."""
+    low, high = min(sizes), max(sizes)
+    every = max(1, math.ceil(math.log2(high / low) / 8))
+    axes.set_xscale("log")
+    _ticks(axes.xaxis, [2.0**power for power in range(10, 61) if power % every == 0], _round_size)
+    room = (high / low) ** 0.06
+    axes.set_xlim(low / room, high * room)
+
+
+def _round_size(size: float) -> str:
+    return bytes_text(int(size)).replace(".00", "").replace(".0", "")
+
+
+def _ticks(axis: Axis, places: Sequence[float], text: Callable[[float], str]) -> None:
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
+def _step(family: Family) -> str:
+    of = family.memory_of
+    what = "inference" if of["mode"] == "infer" else "a step of training"
+    return f"{what} at batch {of['batch_size']} in {of['dtype']}"
