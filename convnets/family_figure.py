@@ -65,10 +65,12 @@ def family_figure(family: Family) -> Figure:
         [point for point in points if not (point.efficientnet and family.rule.name == "published")]
         for points in (convnets(), built)  # published networks are not compared with themselves
     ]
-    with styled((12, 5.9)) as figure:
-        panels = figure.subplots(1, 2, sharey=True)
+    with styled((12, 6.3)) as figure:
+        panels = figure.subplots(1, 2, sharey=True, width_ratios=(1.3, 1))
         _macs_axis(panels[0], [point for points in (*own, *others) for point in points])
-        cost_axis(panels[0], "params", [point.x for point in (*own[0], *others[0])])
+        sizes = [point.x for point in (*own[0], *others[0])]
+        cost_axis(panels[0], "params", sizes)
+        _with_room(panels[0], min(sizes), max(sizes))
         _memory_axis(panels[1], [point.x for point in (*own[1], *others[1])])
         panels[1].set_xlabel(f"Memory of {_step(family)}, logarithmic")
         for panel in zip(panels, own, others, strict=True):
@@ -117,37 +119,70 @@ def _label(axes: Axes, own: Sequence[Point], others: Sequence[Point]) -> None:
     efficientnets = [point for point in others if point.efficientnet]
     points = [(point.x, point.macs, point.name, BLUE) for point in own]
     points += [(point.x, point.macs, point.name[-2:], GREEN) for point in efficientnets[:1] + efficientnets[-1:]]
-    points += [(point.x, point.macs, point.name, MUTED) for point in others if not point.efficientnet]
-    way = [  # labels keep off the line
+    groups = _neighbours([point for point in others if not point.efficientnet])
+    for close in sorted(groups, key=len, reverse=True):  # the largest label finds its place first
+        points.append((close[0].x, close[0].macs, "\n".join(point.name for point in close), MUTED))
+    marks = [(point.x, point.macs) for point in others]
+    label_points(axes, points, crowd=[*marks, *_way(own), *_way(efficientnets)])
+
+
+def _neighbours(points: Sequence[Point]) -> list[list[Point]]:
+    """The points in groups whose marks lie upon each other: one label is for all of them."""
+    groups: list[list[Point]] = []
+    for point in points:
+        for group in groups:
+            if max(abs(math.log(point.x / group[0].x)), abs(math.log(point.macs / group[0].macs))) < 0.07:
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return groups
+
+
+def _way(points: Sequence[Point]) -> list[tuple[float, float]]:
+    """Places along the line through the points, for labels to keep off."""
+    count = 300 // max(1, len(points))
+    return [
         (float(x), float(macs))
-        for one, after in zip(own, own[1:], strict=False)
-        for x, macs in zip(np.geomspace(one.x, after.x, 20), np.geomspace(one.macs, after.macs, 20), strict=True)
+        for one, after in zip(points, points[1:], strict=False)
+        for x, macs in zip(np.geomspace(one.x, after.x, count), np.geomspace(one.macs, after.macs, count), strict=True)
     ]
-    label_points(axes, points, crowd=way)
 
 
 def _macs_axis(axes: Axes, points: Sequence[Point]) -> None:
     low, high = min(point.macs for point in points), max(point.macs for point in points)
     steps = (1, 2, 5) if high / low < 3e3 else (1,)
-    ticks = [step * 10.0**decade for decade in range(3, 15) for step in steps]
     axes.set_yscale("log")
-    _ticks(axes.yaxis, ticks, lambda value: cost_tick("macs", value))
-    axes.set_ylim(low / 1.3, high * 1.3)
+    _ticks(axes.yaxis, [step * 10.0**decade for decade in range(3, 15) for step in steps], _macs_text)
+    room = (high / low) ** 0.06
+    axes.set_ylim(low / room, high * room**1.5)
     axes.set_ylabel("MACs (multiply-adds) of one image, logarithmic")
 
 
+def _macs_text(value: float) -> str:
+    return cost_tick("macs", value)
+
+
 def _memory_axis(axes: Axes, sizes: Sequence[float]) -> None:
-    """Ticks at powers of 2, as memory comes."""
+    """Ticks at powers of 2, as memory comes, or at parts of them where those are few."""
     low, high = min(sizes), max(sizes)
-    every = max(1, math.ceil(math.log2(high / low) / 8))
+    doublings = math.log2(high / low)
+    every = max(1, math.ceil(doublings / 6))
+    steps = (1, 1.25, 1.5, 1.75) if doublings < 1.5 else (1, 1.5) if doublings < 3 else (1,)
     axes.set_xscale("log")
-    _ticks(axes.xaxis, [2.0**power for power in range(10, 61) if power % every == 0], _round_size)
-    room = (high / low) ** 0.06
+    _ticks(axes.xaxis, [step * 2.0**power for power in range(10, 61, every) for step in steps], _round_size)
+    _with_room(axes, low, high)
+
+
+def _with_room(axes: Axes, low: float, high: float) -> None:
+    """Room for labels beside the outermost marks."""
+    room = (high / low) ** 0.07
     axes.set_xlim(low / room, high * room)
 
 
 def _round_size(size: float) -> str:
-    return bytes_text(int(size)).replace(".00", "").replace(".0", "")
+    number, unit = bytes_text(int(size)).split()
+    return f"{float(number.replace(',', '')):g} {unit}"
 
 
 def _ticks(axis: Axis, places: Sequence[float], text: Callable[[float], str]) -> None:
