@@ -14,7 +14,11 @@ from convnets.cost_text import cost_short
 from convnets.family import Family, Member
 from convnets.rules import BASELINE, FORMULA_PHI, PRESETS, Rule
 
-HEADINGS = ("model", "phi", "depth", "width", "px", "params", "MACs", "ratio", "formula", "memory", "latency")
+HEADINGS = ("model", "phi", "depth", "width", "px", "params", "MACs", "ratio", "asked", "memory", "latency")
+BOTH = "Depth, width, side and MACs by both:"
+COLUMNS = (
+    "Depth, width and the ratio asked are the rule's, before rounding; the other ratio is that of the MACs as they are."
+)
 
 _LOADING = {  # how each form is loaded, the model's name standing for MODEL
     "pytorch": (
@@ -52,7 +56,7 @@ _LOADING = {  # how each form is loaded, the model's name standing for MODEL
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table of networks by the one way and by the other, and what to say before it."""
+    """What there is to say of two ways, and a table, maybe empty, of networks by both: depth, width, side and MACs."""
 
     says: str
     headings: tuple[str, ...]
@@ -78,7 +82,9 @@ def cells(family: Family, member: Member) -> list[str]:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.2f}x" if ratio < 99.995 else f"{ratio:,.0f}x"
+    if ratio >= 99.995:
+        return f"{ratio:,.0f}x"
+    return f"{ratio:.2f}x" if ratio >= 0.0995 else f"{ratio:.2g}x"
 
 
 def memory_says(family: Family) -> str:
@@ -97,7 +103,7 @@ def comparison(family: Family) -> Comparison | None:
     if family.rule.name == "published":
         return Comparison(
             "The released table is not the formula (1.2, 1.1, 1.15)^phi; it comes near it at other phi: "
-            f"B0 to B7 at {near}. Depth, width, side and MACs by both:",
+            f"B0 to B7 at {near}.",
             ("model", "published", "formula at its number", "formula where it is near"),
             tuple(
                 (
@@ -113,8 +119,7 @@ def comparison(family: Family) -> Comparison | None:
     if family.rule.name == "paper" and family.baseline_name == BASELINE:
         steps = {phi: step for step, phi in FORMULA_PHI.items()}
         return Comparison(
-            f"The released EfficientNets are not this formula; B0 to B7 come near it at phi = {near}. "
-            "Depth, width, side and MACs by both:",
+            f"The released EfficientNets are not this formula; B0 to B7 come near it at phi = {near}.",
             ("model", "formula", "published"),
             tuple(
                 (
@@ -159,12 +164,11 @@ def readme(
         f"{family.baseline_name} scaled by `{family.rule.name}`, made by\n\n```\n{command}\n```",
         *notes,
         _markdown(HEADINGS, [cells(family, member) for member in family.members]),
-        "`ratio` is of the MACs to the baseline's, as they are; `formula` what depth * width^2 * side^2 makes of them "
-        f"before rounding. MACs are multiply-adds, twice as many FLOPs. Memory is that of {memory_says(family)}, by "
+        f"{COLUMNS} MACs are multiply-adds, twice as many FLOPs. Memory is that of {memory_says(family)}, by "
         "arithmetic: what PyTorch allocates, without what a device adds. `family.csv` has all figures.",
     ]
-    if (beside := comparison(family)) and beside.rows:
-        parts += [beside.says, _markdown(beside.headings, beside.rows)]
+    if beside := comparison(family):
+        parts += [beside.says, *([BOTH, _markdown(beside.headings, beside.rows)] if beside.rows else [])]
     parts.append("## Made from\n\n" + "\n".join(f"- {kind}: {_source(of)}" for kind, of in made_from.items()))
     example = family.members[0].name
     parts.append(

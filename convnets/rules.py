@@ -83,7 +83,7 @@ class Rule:
             )
         if not self.least <= phi <= self.most:
             raise InputError(f"phi={value}: with scaling={self.name}, phi goes from {self.least:g} to {self.most:g}")
-        return phi
+        return phi or 0.0  # -0.0 would have a name of its own
 
     def _step(self, steps: Mapping[float, str], value: Any) -> float:
         for phi, name in steps.items():
@@ -174,7 +174,7 @@ def _published() -> Rule:
     return Rule("published", scaled, multipliers, 0.0, max(steps), steps, origin=origin)
 
 
-# depth, width, resolution: table 1 of arXiv 2010.14819, as in timm. phi counts down from the baseline.
+# depth, width, resolution of arXiv 2010.14819, as timm has them. phi counts down from the baseline.
 _TINYNETS = {
     0: (1.0, 1.0, _SIDE),
     -1: (1.2, 1.0, 192),

@@ -52,7 +52,7 @@ def test_published_multipliers_scale_any_baseline() -> None:
     assert small.resolution == round(32 * 600 / 224) and small.dropout == 0.4
 
 
-# Table 1 of arXiv 2010.14819: MACs and parameters in millions.
+# As printed in arXiv 2010.14819: MACs and parameters in millions.
 @pytest.mark.parametrize(
     ("letter", "macs", "params"), [("a", 339, 6.2), ("b", 202, 3.7), ("c", 100, 2.5), ("d", 52, 2.3), ("e", 24, 2.0)]
 )
@@ -130,6 +130,7 @@ def test_the_published_family_lies_near_the_formula_where_it_is_said_to() -> Non
 )  # fmt: skip
 def test_phi_is_a_number_or_the_name_of_a_step(preset: str, given: Any, phi: float) -> None:
     assert PRESETS[preset].phi(given) == phi
+    assert str(PRESETS["dwr"].phi(-0.0)) == "0.0"
 
 
 @pytest.mark.parametrize(

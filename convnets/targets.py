@@ -1,0 +1,80 @@
+"""The targets of a command line as limits of a budget, and latency as a device tells it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from convnets.arch import Arch
+from convnets.budget import Limit
+from convnets.bytes import bytes_of, bytes_text
+from convnets.checks import check_number
+from convnets.cost import cost
+from convnets.cost_text import cost_text
+from convnets.errors import DoesNotFit, InputError
+from convnets.memory import memory
+
+TARGETS = ("target_flops", "target_params", "target_memory", "target_latency")
+_LONGEST = 60.0  # seconds of one image that may be asked for: slower networks are not measured in an afternoon
+
+Latency: TypeAlias = Callable[[Arch], float]
+
+
+def latency_on(device: Any, name: str, tell: Callable[[str], None]) -> Latency:
+    """Seconds of one image on the device `name`, asked once for each network; infinite for one that does not fit.
+
+    tell  hears of each measurement, in a line. Raises InputError for a device that does not tell latencies.
+    """
+    if not callable(getattr(device, "costs", None)):
+        raise InputError(f"device={name}: it has no method costs(network)")
+    known: dict[str, float] = {}
+
+    def latency(arch: Arch) -> float:
+        key = replace(arch, dropout=0.0).key()  # it grows with phi, and takes no time
+        if key not in known:
+            try:
+                costs = device.costs(arch)
+            except DoesNotFit:
+                costs = {"latency": math.inf}
+            if "latency" not in costs:
+                has = f"; it has {', '.join(costs)}" if costs else ""
+                raise InputError(f"device={name} does not tell the latency{has}")
+            known[key] = float(costs["latency"])
+            shape = f"{cost_text('macs', cost(arch).macs)}, {arch.blocks} blocks, {arch.resolution} px"
+            tell(f"{shape}: {latency_text(known[key])}")
+        return known[key]
+
+    return latency
+
+
+def latency_text(seconds: float) -> str:
+    return "does not fit" if math.isinf(seconds) else cost_text("latency", seconds)
+
+
+def _bytes_text(value: float) -> str:
+    return bytes_text(int(value))
+
+
+def read_limits(given: Mapping[str, Any], memory_of: Mapping[str, Any], latency: Latency | None) -> list[Limit]:
+    """The limits that the targets among the settings set; `memory_of` are arguments of `convnets.memory.memory`.
+
+    Raises InputError naming the target that is wrong.
+    """
+    limits = []
+    if given["target_flops"] is not None:
+        most = check_number("target_flops", given["target_flops"], above=0)
+        limits.append(Limit("target_flops", most, lambda arch: cost(arch).macs, lambda value: cost_text("macs", value)))
+    if given["target_params"] is not None:
+        most = check_number("target_params", given["target_params"], above=0)
+        limits.append(
+            Limit("target_params", most, lambda arch: cost(arch).params, lambda value: cost_text("params", value))
+        )
+    if given["target_memory"] is not None:
+        most = bytes_of(given["target_memory"], "target_memory")
+        limits.append(Limit("target_memory", most, lambda arch: memory(arch, **memory_of).total, _bytes_text))
+    if given["target_latency"] is not None and latency is not None:
+        most = check_number("target_latency", given["target_latency"], above=0, below=_LONGEST)
+        limits.append(Limit("target_latency", most, latency, latency_text, measured=True))
+    return limits
