@@ -34,30 +34,68 @@ def on_device(module: nn.Module, kind: str, dtype: str = "float32", channels_las
 
 
 def prepare(backend: str, module: nn.Module, images: Tensor, threads: int = 1) -> Callable[[Tensor], Tensor]:
-    """What computes the logits of images of the shape of `images` by `backend`, without gradients.
+    """What computes the logits of images by `backend`, without gradients, on a CPU with `threads` threads.
 
     `module` is a network in evaluation mode, on the device of `images`, with their dtype and layout; it is left as it
-    is. Whatever is compiled has been when this returns.
+    is. What comes out takes images of the shape of `images`. Whatever is compiled has been compiled when this returns.
 
     eager     as PyTorch runs it, layer by layer.
     folded    eager, batch norms folded into convolutions.
-    compiled  folded, through torch.compile for this shape; on a CPU it needs a C++ compiler.
-    onnx      in ONNX Runtime, from the file that `write_onnx` writes.
+    compiled  folded, through torch.compile; needs a C++ compiler for a CPU, Triton for a GPU.
+    onnx      in ONNX Runtime, from the file that `write_onnx` writes; float32.
+
+    Denormal numbers, which make CPUs slow, are left on: flushing them is a switch of the whole thread, and no network
+    of ours makes any.
+    Raises InputError where the backend cannot run here, or not with this dtype.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend={backend}: it must be one of {', '.join(BACKENDS)}")
     if backend == "onnx":
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "network.onnx")
-            write_onnx(module, images, path)
-            return onnx_runner(path, threads)
+        return _in_onnx_runtime(module, images, threads)
     network: Callable[[Tensor], Tensor] = module if backend == "eager" else folded(module)
     if backend == "compiled":
-        network = torch.compile(network)
+        network = torch.compile(_own_code(network), dynamic=False)
 
     def run(images: Tensor) -> Tensor:
         with torch_threads(threads), torch.inference_mode():
             return network(images)
 
+    try:
+        run(images)
+    except RuntimeError as error:
+        if backend == "compiled" and (line := _no_compiler(error)):
+            raise InputError(f"backend=compiled: torch.compile finds no compiler here ({line})") from None
+        raise
+    return run
+
+
+def _in_onnx_runtime(module: nn.Module, images: Tensor, threads: int) -> Callable[[Tensor], Tensor]:
+    if images.dtype != torch.float32:
+        raise InputError(f"dtype={str(images.dtype).removeprefix('torch.')}: backend=onnx computes in float32")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.onnx")
+        write_onnx(module, images, path)
+        run = onnx_runner(path, threads, images.device.type)
     run(images)
     return run
+
+
+def _own_code(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`network` behind a function with a code object of its own.
+
+    torch.compile keeps what it compiles with the code object, tries one after the other at each call, and runs the
+    ninth eager: without this all networks would be calls of one and the same `forward`.
+    """
+
+    def forward(images: Tensor) -> Tensor:
+        return network(images)
+
+    forward.__code__ = forward.__code__.replace()
+    return forward
+
+
+def _no_compiler(error: RuntimeError) -> str | None:
+    """What torch.compile says where a compiler, or what it needs, is missing; None of any other error."""
+    text = str(error)
+    missing = ("InvalidCxxCompiler", "CppCompileError", "TritonMissing", "Failed to find C compiler")
+    return text.splitlines()[0] if any(word in text for word in missing) else None

@@ -42,8 +42,7 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     bias = bias * scale
     if norm.affine:
         bias = bias + norm.bias.double()
-    fused = nn.utils.skip_init(  # an initialisation would draw random numbers
-        nn.Conv2d,
+    fused = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,
         conv.kernel_size,
@@ -52,7 +51,7 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         conv.dilation,
         conv.groups,
         padding_mode=conv.padding_mode,
-        device=conv.weight.device,
+        device="meta",  # its own weights are thrown away; drawing them would move torch's generator
         dtype=conv.weight.dtype,
     )
     weight = conv.weight.double() * scale[:, None, None, None]
