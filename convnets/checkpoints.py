@@ -4,8 +4,9 @@ A state dict of ours has the names of `convnets.build`. Those of other libraries
 their tensors are the same but for squeeze-excitation: 1x1 convolutions [out, in, 1, 1] there, linear layers [out, in]
 here. Networks that a layout has names for, all with identity shortcuts wherever shapes allow:
 
-    torchvision  mbconv with squeeze-excitation (EfficientNet) or without (MobileNetV2) in every stage; ResNets
-    timm         mbconv, separable and plain convolutions in any order (EfficientNet, MnasNet, MobileNetV2); ResNets
+    torchvision  mbconv throughout, with squeeze-excitation and SiLU (EfficientNet) or without and ReLU6 (MobileNetV2);
+                 bottlenecks with ReLU (ResNet)
+    timm         mbconv, separable and plain convolutions in any order (EfficientNet, MnasNet, MobileNetV2); bottlenecks
 
 Weights are not all of a network, and what they were trained with does not stand in them:
 
@@ -28,7 +29,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from convnets.arch import Arch, Stage
@@ -113,22 +113,19 @@ def read_tensors(path: str | os.PathLike[str]) -> State:
     if path.suffix not in (".safetensors", ".pt", ".pth", ".bin"):
         raise InputError(f"{path}: weights are read from .safetensors, .pt, .pth and .bin files")
     try:
-        if path.suffix == ".safetensors":
-            content: Any = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        path.open("rb").close()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or 'cannot be read'}") from None
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged, or no safetensors file: {error}") from None
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise InputError(
-                f"{path}: holds more than tensors, which could run code; save its state dict alone"
-            ) from None
-        raise InputError(f"{path}: damaged, or no file of torch.save") from None
-    except Exception as error:  # torch's reader of damaged files raises whatever its parts do
-        raise InputError(f"{path}: damaged, or no file of torch.save ({type(error).__name__})") from None
+        if "Unsupported global" not in str(error):
+            raise InputError(f"{path}: damaged, or no file of torch.save") from None
+        raise InputError(f"{path}: holds more than tensors, which might run code; save its state dict alone") from None
+    except Exception as error:  # readers of damaged files raise whatever their parts do
+        raise InputError(f"{path}: damaged, or of another format ({type(error).__name__})") from None
     return _unwrapped(content, path)
 
 
@@ -185,9 +182,13 @@ def _names(arch: Arch, layout: str) -> dict[str, str]:
             raise InputError("timm has no conv blocks with squeeze-excitation")
         return dict(_timm(arch))
     squeezed = {stage.se_ratio > 0 for stage in arch.stages}
-    if kinds != {"mbconv"} or len(squeezed) > 1:
-        raise InputError("torchvision's are of mbconv throughout, with squeeze-excitation in each stage or in none")
-    return dict(_torchvision_efficientnet(arch) if squeezed == {True} else _torchvision_mobilenet(arch))
+    if kinds == {"mbconv"} and squeezed == {True} and arch.activation == "silu":
+        return dict(_torchvision_efficientnet(arch))
+    if kinds == {"mbconv"} and squeezed == {False} and arch.activation == "relu6":
+        return dict(_torchvision_mobilenet(arch))
+    raise InputError(
+        "torchvision's are of mbconv throughout, all with squeeze-excitation and silu, or without and relu6"
+    )
 
 
 def _check_shortcuts(arch: Arch, layout: str, skip: str) -> None:
