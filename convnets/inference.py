@@ -42,19 +42,8 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     bias = bias * scale
     if norm.affine:
         bias = bias + norm.bias.double()
-    fused = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        conv.groups,
-        padding_mode=conv.padding_mode,
-        device="meta",  # its own weights are thrown away; drawing them would move torch's generator
-        dtype=conv.weight.dtype,
-    )
+    fused = copy.deepcopy(conv)  # a layer may stand in several places
     weight = conv.weight.double() * scale[:, None, None, None]
     fused.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
     fused.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
-    return fused.eval()
+    return fused
