@@ -1,0 +1,351 @@
+"""`python -m convnets.generate scaling=published phi=[0,1,2]`: a family of networks, or the one that fits a budget."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from conf.command import configuration, construct, plain, run
+from conf.console import CONSOLE, command_line, say
+from conf.progress import progress
+from conf.run_folder import locked, run_folder, write_config, write_json
+from convnets.arch import Arch
+from convnets.arch_file import write_arch
+from convnets.atomic_file import write_atomically
+from convnets.budget import Fit, Limit, largest
+from convnets.bytes import bytes_text
+from convnets.checks import check_number, check_whole
+from convnets.cost import cost
+from convnets.errors import InputError
+from convnets.family import Family, Member, csv_text, member_name, rows
+from convnets.family_figure import family_figure
+from convnets.family_report import PICTURE_WIDTH, family_report
+from convnets.family_text import BOTH, COLUMNS, HEADINGS, cells, comparison, memory_says, readme
+from convnets.memory import memory
+from convnets.named import named, short_name
+from convnets.origin import file_source
+from convnets.reference import NAMES
+from convnets.rules import BASELINE, Rule, read_rule
+from convnets.targets import TARGETS, Latency, latency_on, read_limits
+from pages.style import png
+
+if TYPE_CHECKING:  # torch takes seconds to load, and only exports and measurements need it
+    from convnets.export import Exported
+
+_WIDE = 132  # columns of a table where there is no terminal to fit it to
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns the exit code; raises InputError for what the user can mend."""
+    config, names = configuration("convnets.generate", "generate", arguments)
+    given = plain(config)
+    folder = run_folder(given["name"])
+    if folder.exists():
+        raise InputError(f"name={folder.name}: {folder} is there already; give another name=")
+    # Everything is checked, measured and loaded before anything is written.
+    check_whole("seed", given["seed"], least=0)
+    for name in ("ema", "measure"):
+        if not isinstance(given[name], bool):
+            raise InputError(f"{name}={given[name]}: it must be true or false")
+    rule = read_rule(str(given["scaling"]))
+    source = _source(given, rule)
+    memory_of = {name: given[name] for name in ("batch_size", "mode", "dtype", "optimiser", "ema")}
+    memory(source.arch, **memory_of)  # says what of it is not allowed
+    phis, step = _phis(given, rule), check_number("phi_step", given["phi_step"], least=0.001, below=10)
+    forms = _forms(given["export"])
+    if given["weights"] is not None and (not forms or (phis is not None and len(phis) > 1)):
+        raise InputError(
+            f"weights={given['weights']}: they are for one network that is exported; give export= and one phi="
+        )
+    measured = given["measure"] or given["target_latency"] is not None
+    latency = latency_on(construct(config, "device"), names["device"], say) if measured else None
+    limits = read_limits(given, memory_of, latency)
+    fit = None
+    if phis is None:
+        fit = largest(rule, source.arch, limits, step)
+        phis = [fit.phi]
+    family = _family(rule, source, phis, memory_of, latency)
+    asked = _Asked(folder, given, arguments, source, family, limits, fit, forms)
+    state = None if given["weights"] is None else _weights(family.members[0].arch, str(given["weights"]))
+
+    _introduce(asked)
+    exports: dict[str, list[Exported]] = {}
+    with locked(folder):
+        write_config(folder, config)
+        _write_networks(asked)
+        try:
+            if forms:
+                with progress(CONSOLE, "exports", 0, len(family.members)) as show:
+                    for member, exported in _export(asked, state):
+                        exports[member.name] = exported
+                        show(f"{member.name}: {', '.join(one.form for one in exported)}", "")
+        except KeyboardInterrupt:
+            say(
+                f"\nstopped; {len(exports)} of {len(family.members)} networks are exported, and {folder}/ is whole else"
+            )
+            raise
+        finally:
+            _write_results(asked, exports)
+    _conclude(asked, exports)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The baseline: its name for files, the network, and where it came from."""
+
+    name: str
+    arch: Arch
+    origin: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked for, and the family that it comes to."""
+
+    folder: Path
+    given: Mapping[str, Any]
+    arguments: Sequence[str]
+    source: _Source
+    family: Family
+    limits: Sequence[Limit]
+    fit: Fit | None
+    forms: Sequence[str]
+
+    @property
+    def made_from(self) -> dict[str, dict[str, Any]]:
+        """What the networks came from, by name and hash."""
+        rule = self.family.rule
+        return {"scaling": {"name": rule.name, **rule.origin}, "baseline": dict(self.source.origin)}
+
+    @property
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """Of the family and of what is exported."""
+        path = self.given["weights"]
+        weights = {"seed": self.given["seed"]} if path is None else file_source(path)
+        return self.made_from | ({"weights": weights} if self.forms else {})
+
+    @property
+    def command(self) -> str:
+        return command_line("convnets.generate", self.arguments, name=self.folder.name)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table must know, a sentence each."""
+        family, notes = self.family, []
+        if self.fit is not None:
+            notes.append(_fit_says(self.fit, self.limits, family))
+        if family.rule.baseline is not None and _like(family.rule.baseline, family.baseline) != family.baseline:
+            notes.append(
+                f"note: the constants of {family.rule.name} were found for another network, "
+                f"{family.rule.baseline_from['name']}."
+            )
+        alike = [
+            f"{one.name} is {before.name}"
+            for before, one in zip(family.members, family.members[1:], strict=False)
+            if replace(one.arch, dropout=before.arch.dropout) == before.arch
+        ]
+        if alike:
+            notes.append(f"note: rounding leaves no difference but for dropout: {', '.join(alike)}.")
+        return notes
+
+
+def _source(given: Mapping[str, Any], rule: Rule) -> _Source:
+    """The baseline that is asked for; or that of the scaling.yaml; or EfficientNet-B0."""
+    text = given["baseline"]
+    if text is None and rule.baseline is not None:
+        name, arch = short_name(rule.baseline_from["name"]), rule.baseline
+        origin = {"name": rule.baseline_from["name"], "key": arch.key(), "sha256": rule.baseline_from["sha256"]}
+    else:
+        text = BASELINE if text is None else str(text)
+        name, arch = short_name(text), named("baseline", text)
+        origin = {"name": text, "key": arch.key()} | ({} if text in NAMES else file_source(text))
+    if given["classes"] is not None:
+        arch = replace(arch, classes=check_whole("classes", given["classes"]))
+    return _Source(name, arch, origin)
+
+
+def _like(arch: Arch, other: Arch) -> Arch:
+    """`arch` with as many classes as the other."""
+    return replace(arch, classes=other.classes)
+
+
+def _phis(given: Mapping[str, Any], rule: Rule) -> list[float] | None:
+    """The phi that are asked for, ascending; None where targets are to find one."""
+    asked, targets = given["phi"], [name for name in TARGETS if given[name] is not None]
+    if asked is None and targets:
+        return None
+    if targets:
+        raise InputError(f"phi={asked} and {targets[0]}={given[targets[0]]}: give one of them; targets find phi")
+    if asked is None:
+        asked = [0, 1, 2] if rule.most >= 2 else sorted(rule.steps or [0])
+    phis = [rule.phi(phi) for phi in (asked if isinstance(asked, list) else [asked])]
+    if not phis:
+        raise InputError("phi=[]: give one or more, as phi=[0,1,2]")
+    if len(set(phis)) < len(phis):
+        raise InputError(f"phi={asked}: one of them is there twice")
+    return sorted(phis)
+
+
+def _forms(asked: Any) -> tuple[str, ...]:
+    """The forms to export; torch is loaded where there are any."""
+    if asked == [] or asked is None:
+        return ()
+    from convnets.export import FORMS, check_forms
+
+    if asked == "all" or asked == ["all"]:
+        return check_forms(FORMS)
+    return check_forms([str(form) for form in (asked if isinstance(asked, list) else [asked])])
+
+
+def _family(
+    rule: Rule, source: _Source, phis: Sequence[float], memory_of: Mapping[str, Any], latency: Latency | None
+) -> Family:
+    members = []
+    for phi in phis:
+        arch = rule.grow(source.arch, phi)
+        seconds = None if latency is None else latency(arch)
+        name = member_name(rule, source.name, phi)
+        members.append(
+            Member(
+                name, phi, arch, cost(arch), memory(arch, **memory_of), None if seconds in (None, math.inf) else seconds
+            )
+        )
+    return Family(rule, source.arch, source.name, tuple(members), memory_of)
+
+
+def _fit_says(fit: Fit, limits: Sequence[Limit], family: Family) -> str:
+    """What the budget came to, and why no larger network meets it."""
+    one, asked = family.members[0], " and ".join(str(limit) for limit in limits)
+    has = ", ".join(limit.text(limit.value(one.arch)) for limit in limits)
+    if fit.beyond is None:
+        return f"{one.name}, the largest of scaling={family.rule.name}, is within {asked}: {has}."
+    over = ", ".join(
+        f"{limit.option} binds: phi={fit.beyond:g} has {limit.text(value)}" for limit, value in fit.binding
+    )
+    return f"{one.name} is the largest within {asked}: {has}. {over}."
+
+
+def _introduce(asked: _Asked) -> None:
+    """Say what the family is."""
+    family = asked.family
+    measured = any(member.latency is not None for member in family.members)
+    shown = HEADINGS if measured else HEADINGS[:-1]
+    title = f"{family.baseline_name} by scaling={family.rule.name}"
+    _print(title, shown, [cells(family, member)[: len(shown)] for member in family.members])
+    say(f"{COLUMNS} Memory is that of {memory_says(family)}.")
+    for note in asked.notes:
+        say(note)
+    if beside := comparison(family):
+        say(f"{beside.says} {BOTH if beside.rows else ''}".rstrip())
+        if beside.rows:
+            _print(None, beside.headings, beside.rows)
+
+
+def _print(title: str | None, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """A table, folded where a terminal is too narrow for it, and as wide as it needs where there is none."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    (CONSOLE if CONSOLE.is_terminal else Console(highlight=False, width=_WIDE)).print(table)
+
+
+def _write_networks(asked: _Asked) -> None:
+    """Each network with what it was made from, and `family.csv`."""
+    folder, family = asked.folder, asked.family
+    for member in family.members:
+        origin = {"made_by": "convnets.generate", "model": member.name, "phi": member.phi, **asked.made_from}
+        write_arch(member.arch, folder / f"{member.name}.yaml", origin)
+    write_atomically(folder / "family.csv", csv_text(family))
+
+
+def _weights(arch: Arch, path: str) -> Mapping[str, Any]:
+    """The tensors in the file under our names, whosever they have there."""
+    from convnets.checkpoints import load_weights
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        state = load_weights(path, arch)
+    for one in caught:
+        say(f"warning: {one.message}")
+    return state
+
+
+def _export(asked: _Asked, state: Mapping[str, Any] | None) -> Iterator[tuple[Member, list[Exported]]]:
+    """Export each member into a folder of its own, with the weights of `state`, or fresh ones from the seed."""
+    from convnets.build import build
+    from convnets.export import export
+
+    about = {
+        f"{kind}_{key}": str(value)
+        for kind, of in asked.sources.items()
+        for key, value in of.items()
+        if value is not None
+    }
+    for member in asked.family.members:
+        net = build(member.arch, asked.given["seed"])
+        if state is not None:
+            net.load_state_dict(state)
+        yield member, export(member.arch, net, asked.folder / member.name, member.name, asked.forms, about)
+
+
+def _write_results(asked: _Asked, exports: Mapping[str, Sequence[Exported]]) -> None:
+    """`summary.json` for scripts; README, picture and report for people."""
+    family, fit = asked.family, asked.fit
+    members = []
+    for row, member in zip(rows(family), family.members, strict=True):
+        files = [
+            {**asdict(one), "file": str(one.file.relative_to(asked.folder))} for one in exports.get(member.name, ())
+        ]
+        members.append({**row, "memory": {**asdict(member.memory), "total": member.memory.total}, "exports": files})
+    content: dict[str, Any] = {
+        "scaling": family.rule.name,
+        "baseline": family.baseline_name,
+        "made_from": asked.sources,
+        "memory_of": dict(family.memory_of),
+        "seed": asked.given["seed"],
+        "members": members,
+    }
+    if fit is not None:
+        content["budget"] = {
+            "targets": {limit.option: limit.most for limit in asked.limits},
+            "phi": fit.phi,
+            "next_phi": fit.beyond,
+            "binding": {limit.option: value for limit, value in fit.binding},
+        }
+    write_json(asked.folder / "summary.json", content)
+    forms = [form for form in asked.forms if exports]
+    text = readme(asked.folder.name, family, asked.sources, asked.notes, forms, asked.command)
+    write_atomically(asked.folder / "README.md", text)
+    figure = family_figure(family)
+    png(figure, asked.folder / "family.png", PICTURE_WIDTH)
+    page = family_report(
+        asked.folder.name, family, figure, asked.sources, asked.notes, exports, asked.command,
+        (asked.folder / "config.yaml").read_text(),
+    )  # fmt: skip
+    write_atomically(asked.folder / "report.html", page)
+
+
+def _conclude(asked: _Asked, exports: Mapping[str, Sequence[Exported]]) -> None:
+    folder, members = asked.folder, asked.family.members
+    files = sum(one.bytes for done in exports.values() for one in done)
+    carried = f", {', '.join(asked.forms)} of each ({bytes_text(files)})" if exports else ""
+    say(
+        f"written: {folder}/ with {len(members)} network{'s' if len(members) > 1 else ''}, family.csv, family.png, "
+        f"README.md, summary.json{carried}\n"
+        f"look at it: {folder}/report.html\n"
+        f"how fast it is here:\n  python -m convnets.measure model={folder}/{members[-1].name}.yaml"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
