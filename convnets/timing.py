@@ -7,9 +7,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
 
 from convnets.arch import Arch
 from convnets.checks import check_number, check_whole
@@ -91,27 +92,21 @@ def latency(
     channels_last: bool = True,
     spread: float = 0.03,
     seconds: float = 1.0,
+    backend: str = "eager",
+    dtype: str = "float32",
 ) -> Timing:
-    """Time forward passes of `network` in evaluation mode, in float32, on random images.
+    """Time forward passes of `network` in evaluation mode on random images, prepared by a backend of convnets.backends.
 
     Passes are timed until the quartiles are no further apart than `spread` of the median, or for `seconds`. Other work
     on the machine makes passes slower, never faster: where the quartiles lie far apart, trust the lower one.
     `resolution` replaces the network's own. On CUDA, convolutions may use TF32, as torch lets them by default.
     Torch's number of threads and its random generator are as before afterwards.
-    Raises DoesNotFit where the memory of the device is too small.
+    Raises DoesNotFit where the memory of the device is too small, InputError for what the backend cannot prepare.
     """
-    try:
-        with torch_threads(threads), torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            layout = torch.channels_last if channels_last else torch.contiguous_format
-            module = build_network(network).eval().to(kind)
-            module = module.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs do not know it
-            images = torch.randn(batch_size, *image_shape(network, resolution), device=kind).to(memory_format=layout)
-            return timed([lambda: module(images)], kind, spread, seconds)[0]
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise DoesNotFit(f"out of memory at batch {batch_size} on {kind}") from error
+    with torch_threads(threads), torch.random.fork_rng(devices=[]), fits(batch_size, kind):
+        images = random_images(network, kind, batch_size, resolution, channels_last, dtype)
+        ready = prepared(initialised(network), backend, images, threads, channels_last)
+        return replace(timed([ready.run], kind, spread, seconds)[0], memory=ready.memory)
 
 
 class ThisMachine:
@@ -128,6 +123,8 @@ class ThisMachine:
         channels_last: bool = True,
         spread: float = 0.03,
         seconds: float = 1.0,
+        backend: str = "eager",
+        dtype: str = "float32",
     ) -> None:
         """As `latency`; kind None is the CUDA device where there is one, else the CPU."""
         if kind not in (None, "cpu", "cuda"):
@@ -143,6 +140,9 @@ class ThisMachine:
         self.channels_last = channels_last
         self.spread = check_number("spread", spread, least=0)
         self.seconds = check_number("seconds", seconds, above=0)
+        self.backend = backend
+        self.dtype = dtype
+        check_form(backend, self.kind, dtype)
 
     def timing(self, network: Network) -> Timing:
         """Time the network. Raises DoesNotFit where it is too large."""
@@ -154,13 +154,89 @@ class ThisMachine:
         return {"latency": seconds, "throughput": 1 / seconds}
 
 
-def image_shape(network: Network, resolution: int | None = None) -> tuple[int, int, int]:
-    """(channels, height, width) of one image; `resolution` replaces the network's own."""
+def check_form(backend: str, kind: str, dtype: str) -> None:
+    """InputError unless the backend is one of ours and runs on such a device with such numbers."""
+    from convnets.backends import BACKENDS, DTYPES  # they import this file in turn
+
+    if backend not in BACKENDS:
+        raise InputError(f"backend={backend}: it must be one of {', '.join(BACKENDS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype}: it must be one of {', '.join(DTYPES)}")
+    if dtype == "float16" and kind == "cpu":
+        raise InputError("dtype=float16: it is for CUDA; a CPU takes float32 and bfloat16")
+    if backend == "onnx" and dtype != "float32":
+        raise InputError(f"dtype={dtype}: backend=onnx computes in float32")
+
+
+def initialised(network: Network, seed: int = 0) -> nn.Module:
+    """The network in evaluation mode on the CPU, its weights drawn from `seed`; torch's generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build_network(network).eval()
+
+
+def random_images(
+    network: Network,
+    kind: str,
+    batch_size: int,
+    resolution: int | None = None,
+    channels_last: bool = True,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Tensor:
+    """Normally distributed images [batch_size, channels, height, width] of the network's size, or of `resolution`."""
     if isinstance(network, Arch):
         channels, height, width = network.in_channels, network.resolution, network.resolution
     else:
         channels, height, width = getattr(network, "input_shape", (3, 224, 224))
-    return channels, resolution or height, resolution or width
+    shape = (batch_size, channels, resolution or height, resolution or width)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return images.to(kind, getattr(torch, dtype)).to(memory_format=layout)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A forward pass that may be timed.
+
+    run     gives the logits [batch, classes] of the same images each time.
+    memory  the most bytes that its weights and a pass hold on the CUDA device at a time; None on a CPU.
+    """
+
+    run: Callable[[], Tensor]
+    memory: int | None
+
+
+def prepared(
+    module: nn.Module,
+    backend: str,
+    images: Tensor,
+    threads: int = 1,
+    channels_last: bool = True,
+) -> Prepared:
+    """`module`, which may be moved and changed for it, in the form of `backend` on `images`, passed once at least."""
+    from convnets.backends import on_device, prepare  # they import this file in turn
+
+    kind, dtype = images.device.type, str(images.dtype).removeprefix("torch.")
+    before = torch.cuda.memory_allocated() if kind == "cuda" else 0
+    call = prepare(backend, on_device(module, kind, dtype, channels_last), images, threads)
+
+    if kind == "cpu":
+        return Prepared(lambda: call(images), None)
+    torch.cuda.reset_peak_memory_stats()
+    call(images)
+    return Prepared(lambda: call(images), torch.cuda.max_memory_allocated() - before)
+
+
+@contextmanager
+def fits(batch_size: int, kind: str) -> Iterator[None]:
+    """Raises DoesNotFit where what is done within runs out of memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise DoesNotFit(f"out of memory at batch {batch_size} on {kind}") from error
 
 
 @contextmanager
