@@ -57,8 +57,8 @@ def family_figure(family: Family) -> Figure:
     members = sorted(family.members, key=lambda member: member.phi)
     names = short_names([member.name for member in members])
     own = [
-        [Point(name, one.cost.macs, size(one)) for name, one in zip(names, members, strict=True)]
-        for size in (lambda one: one.cost.params, lambda one: one.memory.total)
+        [Point(name, one.cost.macs, one.cost.params) for name, one in zip(names, members, strict=True)],
+        [Point(name, one.cost.macs, one.memory.total) for name, one in zip(names, members, strict=True)],
     ]
     built = [Point(name, cost(arch).macs, memory(arch, **family.memory_of).total) for name, arch in _BUILT.items()]
     others = [
@@ -85,7 +85,10 @@ def convnets() -> list[Point]:
     """The networks of table 2 of arXiv 1905.11946 whose MACs it prints, each once."""
     with _TABLE.open(newline="") as file:
         rows = {row["model"]: row for row in csv.DictReader(file) if row["flops_B"]}
-    return [Point(name, 1e9 * float(row["flops_B"]), 1e6 * float(row["params_M"])) for name, row in rows.items()]
+    return [
+        Point(name, round(1e9 * float(row["flops_B"])), round(1e6 * float(row["params_M"])))
+        for name, row in rows.items()
+    ]
 
 
 def short_names(names: Sequence[str]) -> list[str]:
