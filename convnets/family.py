@@ -59,7 +59,7 @@ def member_name(rule: Rule, baseline_name: str, phi: float) -> str:
     """What the network at `phi` is called: a table's names are those of what it makes of its own baseline."""
     if rule.steps is not None and baseline_name == BASELINE:
         return rule.steps[phi]
-    return f"{baseline_name}_phi{phi:.9g}"
+    return f"{baseline_name}_phi{phi:.13g}"
 
 
 def rows(family: Family) -> list[dict[str, Any]]:

@@ -67,7 +67,10 @@ def family_report(
         comparison=comparison(family),
         both=BOTH,
         exports=[_exported(member, one) for member in family.members for one in exports.get(member.name, ())],
-        sources=[(kind, [(key, str(value)) for key, value in of.items() if value]) for kind, of in made_from.items()],
+        sources=[
+            (kind, [(key, str(value)) for key, value in of.items() if value is not None])
+            for kind, of in made_from.items()
+        ],
         keys=[(member.name, member.arch.key()) for member in family.members],
         command=command,
     )

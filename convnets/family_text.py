@@ -29,7 +29,8 @@ _LOADING = {  # how each form is loaded, the model's name standing for MODEL
         "from safetensors.torch import load_file\n"
         "\n"
         "net = build()\n"
-        'net.load_state_dict(load_file("MODEL/weights.safetensors"))',
+        'net.load_state_dict(load_file("MODEL/weights.safetensors"))\n'
+        "net.eval()",
     ),
     "weights": (
         "`MODEL/weights.safetensors`: the state dict, for `model.py` or the network that this project builds",
@@ -38,7 +39,8 @@ _LOADING = {  # how each form is loaded, the model's name standing for MODEL
         "from safetensors.torch import load_file\n"
         "\n"
         'net = build(read_arch("MODEL.yaml"))\n'
-        'net.load_state_dict(load_file("MODEL/weights.safetensors"))',
+        'net.load_state_dict(load_file("MODEL/weights.safetensors"))\n'
+        "net.eval()",
     ),
     "onnx": (
         "`MODEL/model.onnx`: the evaluation form, for batches of any size",
@@ -159,11 +161,13 @@ def readme(
     made_from  what stands in summary.json; notes: what else to know, a sentence each.
     forms      that were exported; command: the command line that makes the family.
     """
+    measured = any(member.latency is not None for member in family.members)
+    shown = len(HEADINGS) if measured else len(HEADINGS) - 1
     parts = [
         f"# {name}",
         f"{family.baseline_name} scaled by `{family.rule.name}`, made by\n\n```\n{command}\n```",
         *notes,
-        _markdown(HEADINGS, [cells(family, member) for member in family.members]),
+        _markdown(HEADINGS[:shown], [cells(family, member)[:shown] for member in family.members]),
         f"{COLUMNS} MACs are multiply-adds, twice as many FLOPs. Memory is that of {memory_says(family)}, by "
         "arithmetic: what PyTorch allocates, without what a device adds. `family.csv` has all figures.",
     ]
@@ -184,7 +188,9 @@ def readme(
 
 
 def _source(of: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} `{os.fspath(value) if key == 'file' else value}`" for key, value in of.items() if value)
+    return ", ".join(
+        f"{key} `{os.fspath(value) if key == 'file' else value}`" for key, value in of.items() if value is not None
+    )
 
 
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

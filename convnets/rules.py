@@ -83,7 +83,7 @@ class Rule:
             )
         if not self.least <= phi <= self.most:
             raise InputError(f"phi={value}: with scaling={self.name}, phi goes from {self.least:g} to {self.most:g}")
-        return phi or 0.0  # -0.0 would have a name of its own
+        return round(phi, 9) or 0.0  # -0.0 and float noise would have names of their own
 
     def _step(self, steps: Mapping[float, str], value: Any) -> float:
         for phi, name in steps.items():

@@ -203,6 +203,7 @@ def test_exports_are_in_the_readme_and_load_as_it_says(
     for one in found:
         assert file_source(Path("runs/a") / one["file"])["sha256"] == one["sha256"]
     assert summary("a")["made_from"]["weights"] == {"seed": 0}
+    assert "- weights: seed `0`" in Path("runs/a/README.md").read_text()
     codes = re.findall(r"```python\n(.*?)```", Path("runs/a/README.md").read_text(), re.DOTALL)
     assert len(codes) == 5
     script = "import numpy, torch\n"

@@ -130,7 +130,10 @@ def test_the_published_family_lies_near_the_formula_where_it_is_said_to() -> Non
 )  # fmt: skip
 def test_phi_is_a_number_or_the_name_of_a_step(preset: str, given: Any, phi: float) -> None:
     assert PRESETS[preset].phi(given) == phi
-    assert str(PRESETS["dwr"].phi(-0.0)) == "0.0"
+
+
+def test_phi_without_float_noise() -> None:
+    assert str(PRESETS["dwr"].phi(-0.0)) == "0.0" and PRESETS["paper"].phi(0.1 + 0.2) == 0.3
 
 
 @pytest.mark.parametrize(
