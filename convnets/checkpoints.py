@@ -169,12 +169,14 @@ def _names(arch: Arch, layout: str) -> dict[str, str]:
     if layout == "ours":
         return {}
     kinds = {stage.block for stage in arch.stages}
-    if kinds == {"bottleneck"} and arch.stem.pool and not arch.head_channels:
+    if kinds == {"bottleneck"}:
+        if not arch.stem.pool or arch.head_channels:
+            raise InputError(f"{layout}'s networks of bottlenecks have pooling in the stem and no head")
         _check_shortcuts(arch, layout, "projection")
         return dict(_resnet(arch))
-    _check_shortcuts(arch, layout, "identity")
     if arch.stem.pool or not arch.head_channels:
-        raise InputError(f"{layout} has no network of these blocks with pooling in the stem, or without a head")
+        raise InputError(f"{layout}'s networks of other blocks than bottlenecks have a head and no pooling in the stem")
+    _check_shortcuts(arch, layout, "identity")
     if layout == "timm":
         if odd := [stage.block for stage in arch.stages if stage.block not in _TIMM_LAYERS]:
             raise InputError(f"timm has no network with {odd[0]} blocks among others")

@@ -78,7 +78,7 @@ def export(
     forms = check_forms(forms)
     folder.mkdir(parents=True, exist_ok=True)
     net = _plain(module)
-    about = {"name": name, "arch": arch.key(), **about}
+    about = {**about, "name": name, "arch": arch.key()}
     images = _images(arch)
     logits = _run(net, images)
     if not logits.isfinite().all():

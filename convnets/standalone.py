@@ -25,12 +25,12 @@ _ACTIVATIONS = {
     "silu": "nn.SiLU()",
     "hardswish": "nn.Hardswish()",
 }
-_SUMMARIES = {
-    "conv": "Convolution and activation",
-    "linear": "Convolution without activation",
-    "separable": "Depthwise and pointwise convolution, activation behind both",
-    "mbconv": "Expand, depthwise convolution, linear projection",
-    "bottleneck": "1x1, k x k with the stride, 1x1 convolution",
+_SUMMARIES = {  # with squeeze-excitation where the {} is
+    "conv": "Convolution and activation{}",
+    "linear": "Convolution without activation{}",
+    "separable": "Depthwise convolution{}, pointwise convolution, activation behind both",
+    "mbconv": "Expand, depthwise convolution{}, linear projection",
+    "bottleneck": "1x1, k x k with the stride, 1x1 convolution{}",
 }
 # Names that the file gives to other things.
 _TAKEN = (
@@ -278,6 +278,10 @@ def _squeeze_excite(plan: _Plan) -> str:
 
 
 def _pool_shortcut(plan: _Plan) -> str:
+    padding = [
+        "        x = self.pool(x)",
+        "        return functional.pad(x, (0, 0, 0, 0, 0, self.extra)) if self.extra else x",
+    ]
     return _text(
         "class PoolShortcut(nn.Module):",
         f'    """3x3 average pooling{", then `extra` channels of zeros" if plan.widens else ""}."""',
@@ -288,8 +292,7 @@ def _pool_shortcut(plan: _Plan) -> str:
         *(["        self.extra = extra"] if plan.widens else []),
         "",
         "    def forward(self, x: Tensor) -> Tensor:",
-        *(["        pooled = self.pool(x)"] if plan.widens else ["        return self.pool(x)"]),
-        *(["        return functional.pad(pooled, (0, 0, 0, 0, 0, self.extra))"] if plan.widens else []),
+        *(padding if plan.widens else ["        return self.pool(x)"]),
     )
 
 
@@ -421,7 +424,7 @@ def _branch(plan: _Plan, block: str) -> str:
         written.append(_called(f'    {"    " if condition else ""}layers["{name}"] = ', (call, arguments)))
     return _text(
         f"def {block}(stage: Stage, inputs: int, stride: int) -> nn.Sequential:",
-        f'    """{_SUMMARIES[block]}{"; squeeze-excitation" if gate else ""}."""',
+        f'    """{_SUMMARIES[block].format(", squeeze-excitation" if gate else "")}."""',
         *([f"    middle = {middle}"] if middle else []),
         "    layers = OrderedDict()",
         *written,
@@ -527,7 +530,7 @@ def _layer(plan: _Plan) -> list[str]:
             lines.append('residual = residual and stage.skip == "identity"')
         arguments.append("residual")
     if plan.drops:
-        lines += [f"rate = {plan.arch.drop_connect!r} * index / blocks"]
+        lines += [f"rate = {plan.arch.drop_connect!r} * index / blocks  # linear in depth, from 0"]
         arguments.append("rate")
     if plan.mixed:
         arguments.append("after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from convnets.arch import Arch, Stage, Stem
 from convnets.build import build
@@ -26,6 +27,9 @@ from convnets.reference import (
     RESNET_152,
     efficientnet,
 )  # fmt: skip
+
+Rename = Callable[[Arch, dict[str, Tensor]], dict[str, Tensor]]
+Forward = Callable[[dict[str, Tensor], Tensor], Tensor]
 
 TINY = Arch(
     Stem(8),
@@ -165,6 +169,102 @@ def test_names_of_resnet_50_and_mobilenet_v2() -> None:
         assert mobilenet[name] == shape
 
 
+# --- meaning: other libraries' networks, written down from their definitions, run on what we give them ---------------
+
+
+def conv(state: dict[str, Tensor], name: str, x: Tensor, stride: int = 1) -> Tensor:
+    weight = state[f"{name}.weight"]
+    depthwise = weight.shape[1] == 1
+    return functional.conv2d(
+        x, weight, state.get(f"{name}.bias"), stride, weight.shape[2] // 2, groups=len(weight) if depthwise else 1
+    )
+
+
+def batch_norm(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    mean, variance, scale, shift = (
+        state[f"{name}.{one}"][:, None, None] for one in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
+
+
+def squeezed(state: dict[str, Tensor], reduce: str, expand: str, x: Tensor) -> Tensor:
+    means = x.mean((2, 3), keepdim=True)
+    return x * conv(state, expand, functional.silu(conv(state, reduce, means))).sigmoid()
+
+
+def in_torchvision(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """EfficientNet: conv, norm, activation as `.0`, `.1`; the gate third from last, its layers fc1 and fc2."""
+
+    def layer(name: str, x: Tensor, stride: int = 1) -> Tensor:
+        return functional.silu(batch_norm(state, f"{name}.1", conv(state, f"{name}.0", x, stride)))
+
+    x = layer("features.0", x, 2)
+    for number, stage in enumerate(TINY.stages, start=1):
+        for repeat in range(stage.repeats):
+            block, y, stride = f"features.{number}.{repeat}.block", x, stage.stride if repeat == 0 else 1
+            index = 0
+            if stage.expand != 1:
+                y, index = layer(f"{block}.0", y), 1
+            y = layer(f"{block}.{index}", y, stride)
+            y = squeezed(state, f"{block}.{index + 1}.fc1", f"{block}.{index + 1}.fc2", y)
+            y = batch_norm(state, f"{block}.{index + 2}.1", conv(state, f"{block}.{index + 2}.0", y))
+            x = x + y if x.shape == y.shape else y
+    x = layer(f"features.{len(TINY.stages) + 1}", x).mean((2, 3))
+    return x @ state["classifier.1.weight"].T + state["classifier.1.bias"]
+
+
+def in_timm(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """DepthwiseSeparableConv (dw bn1 se pw bn2) and InvertedResidual (pw bn1 dw bn2 se pwl bn3)."""
+    x = functional.silu(batch_norm(state, "bn1", conv(state, "conv_stem", x, 2)))
+    for number, stage in enumerate(TINY.stages):
+        for repeat in range(stage.repeats):
+            block, y, stride = f"blocks.{number}.{repeat}", x, stage.stride if repeat == 0 else 1
+            layers = [("conv_dw", "bn1"), ("conv_pw", "bn2")]
+            if stage.expand != 1:
+                y = functional.silu(batch_norm(state, f"{block}.bn1", conv(state, f"{block}.conv_pw", y)))
+                layers = [("conv_dw", "bn2"), ("conv_pwl", "bn3")]
+            (depthwise, first), (project, second) = layers
+            y = functional.silu(batch_norm(state, f"{block}.{first}", conv(state, f"{block}.{depthwise}", y, stride)))
+            y = squeezed(state, f"{block}.se.conv_reduce", f"{block}.se.conv_expand", y)
+            y = batch_norm(state, f"{block}.{second}", conv(state, f"{block}.{project}", y))
+            x = x + y if x.shape == y.shape else y
+    x = functional.silu(batch_norm(state, "bn2", conv(state, "conv_head", x))).mean((2, 3))
+    return x @ state["classifier.weight"].T + state["classifier.bias"]
+
+
+def in_resnet(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    x = batch_norm(state, "bn1", conv(state, "conv1", x, 2)).relu()
+    x = functional.max_pool2d(x, 3, 2, padding=1)
+    for number, stage in enumerate(TINY_RESNET.stages, start=1):
+        for repeat in range(stage.repeats):
+            block, y, stride = f"layer{number}.{repeat}", x, stage.stride if repeat == 0 else 1
+            y = batch_norm(state, f"{block}.bn1", conv(state, f"{block}.conv1", y)).relu()
+            y = batch_norm(state, f"{block}.bn2", conv(state, f"{block}.conv2", y, stride)).relu()
+            y = batch_norm(state, f"{block}.bn3", conv(state, f"{block}.conv3", y))
+            if f"{block}.downsample.0.weight" in state:
+                x = conv(state, f"{block}.downsample.0", x, stride)
+                x = batch_norm(state, f"{block}.downsample.1", x)
+            x = (x + y).relu()
+    return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+@pytest.mark.parametrize(("arch", "there", "theirs"), [
+    (TINY, to_torchvision, in_torchvision), (TINY, to_timm, in_timm),
+    (TINY_RESNET, to_torchvision, in_resnet), (TINY_RESNET, to_timm, in_resnet),
+])  # fmt: skip
+def test_each_tensor_is_what_its_name_says(arch: Arch, there: Rename, theirs: Forward) -> None:
+    """The same logits, from weights of which no two are alike."""
+    net = build(arch, seed=0).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    for tensor in net.state_dict().values():
+        if tensor.dim() == 1:
+            tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+    images = torch.randn(2, 3, 33, 33, generator=generator).double()
+    with torch.inference_mode():
+        logits = net(images)
+        assert torch.allclose(theirs(there(arch, net.state_dict()), images), logits, rtol=1e-9)
+
+
 # --- laws ------------------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +285,7 @@ def test_round_trips_of_the_published_networks_keep_every_shape(name: str) -> No
     (replace(MNASNET_B1, resolution=32, bn_eps=1e-5), (to_timm,)),
     (replace(MOBILENET_V2, resolution=32), (to_torchvision, to_timm)),
 ])  # fmt: skip
-def test_round_trips_are_exact(arch: Arch, layouts: tuple) -> None:  # type: ignore[type-arg]
+def test_round_trips_are_exact(arch: Arch, layouts: tuple[Rename, ...]) -> None:
     state = build(arch, seed=0).state_dict()
     for there in layouts:
         theirs = there(arch, state)
@@ -206,7 +306,8 @@ def test_networks_without_counterpart_are_refused() -> None:
         (MNASNET_B1, to_torchvision, "without and relu6"),
         (pool, to_timm, r"timm has no network like it: stages\[2\].skip is 'pool'"),
         (kept, to_torchvision, r"stages\[2\].skip is 'none'"),
-        (replace(TINY, head_channels=0), to_timm, "without a head"),
+        (replace(TINY, head_channels=0), to_timm, "have a head"),
+        (replace(RESNET_50, head_channels=64), to_timm, "no head"),
         (replace(TINY, stages=(Stage("linear", 3, 1, 8, 1),)), to_timm, "linear blocks"),
         (replace(TINY, stages=(Stage("conv", 3, 1, 8, 1, 1, 0.25),)), to_timm, "squeeze-excitation"),
     ):
@@ -323,7 +424,7 @@ def test_what_does_not_fit_is_named() -> None:
     (RESNET_152, to_timm, ""),
     (MOBILENET_V2, to_torchvision, ""),
 ])  # fmt: skip
-def test_another_constant_in_batch_norms_is_warned_of(arch: Arch, there, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_another_constant_in_batch_norms_is_warned_of(arch: Arch, there: Rename, says: str) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         as_ours(arch, there(arch, meta_state(arch)))

@@ -166,6 +166,8 @@ with torch.inference_mode():
         "model.onnx": torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]),
         "model.pt2": program(images),
     }
+    assert program(images[:1]).shape == logits[:1].shape  # any batch size
+    session.run(None, {session.get_inputs()[0].name: images[:1].numpy()})
 differences = {name: float((one - logits).abs().max() / logits.abs().max()) for name, one in found.items()}
 print(json.dumps({**differences, "equal": torch.equal(found["model.py"], logits)}))
 """
