@@ -181,7 +181,7 @@ class Pass:
         return self.node(y, (x, gate), (x.storage, gate.storage), momentary=x.storage.size)
 
     def masked(self, x: Map, values: int) -> Map:
-        """Times a random mask of so many `values` for each image."""
+        """Times a random mask of so many `values` for each image, of the map's type (on CUDA dropout's has bytes)."""
         mask = self.new(self.batch * values * self.element)
         y = self.node(self.map(x.channels, x.side), (x,), (mask,))
         self.release(mask)

@@ -21,15 +21,15 @@ OPTIMISERS = tuple(_OPTIMISERS)
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes at the moment when the most are in use.
+    """Bytes: what stays, what the backward pass needs, and `total`, the most that is in use at one time.
 
     weights      parameters, and the running statistics of batch norms.
     gradients    of the parameters.
     optimiser    momenta and the like, and the averaged copy of weights and statistics (EMA).
     activations  what autograd keeps from the forward pass for the backward pass, but for the parameters themselves;
                  with bfloat16 also the half-precision copies of the weights.
-    working      all else: at inference the batch and the feature maps that are alive at one time, in training what is
-                 there on top of the four others (maps nobody keeps, gradients of maps, the step of the optimiser).
+    working      what the peak has beyond them: at inference the batch and the feature maps that are alive at one time;
+                 in training maps nobody keeps and gradients of maps, or what the optimiser's step allocates.
     """
 
     weights: int
@@ -60,9 +60,9 @@ def memory(
     optimiser  sgd (with momentum), rmsprop (with momentum) or adamw; ema: whether an average of the weights is kept.
                Neither matters at inference.
 
-    The batch of images is counted, the data set is not. Nor is what a device adds: the CUDA context (0.3 to 0.5 GiB),
-    workspaces of cuDNN and cuBLAS, and what the allocator rounds up and cannot reuse; nor modules that are compiled or
-    whose batch norms are folded, which need less. Raises InputError naming the setting that is not allowed.
+    The batch of images is counted, the data set is not. Nor is what a device adds: the CUDA context, workspaces of
+    cuDNN and cuBLAS, and what the allocator rounds up and cannot reuse; nor what compiling, or folding batch norms,
+    changes. Raises InputError naming the setting that is not allowed.
     """
     check_whole("batch_size", batch_size)
     for name, value, allowed in (("mode", mode, MODES), ("dtype", dtype, DTYPES), ("optimiser", optimiser, OPTIMISERS)):
