@@ -5,7 +5,7 @@ their tensors are the same but for squeeze-excitation: 1x1 convolutions [out, in
 here. Networks that a layout has names for, all with identity shortcuts wherever shapes allow:
 
     torchvision  mbconv throughout, with squeeze-excitation and SiLU (EfficientNet) or without and ReLU6 (MobileNetV2);
-                 bottlenecks with ReLU (ResNet)
+                 bottlenecks (ResNet)
     timm         mbconv, separable and plain convolutions in any order (EfficientNet, MnasNet, MobileNetV2); bottlenecks
 
 Weights are not all of a network, and what they were trained with does not stand in them:
@@ -84,7 +84,7 @@ def as_ours(arch: Arch, state: Mapping[str, Tensor], source: str = "the state di
         ours = build(arch).state_dict()
     wanted = {_renamed(name, theirs): name for name in ours}
     classes = state.get(_renamed("classifier.weight", theirs))
-    if classes is not None and len(classes) != arch.classes:
+    if classes is not None and classes.dim() == 2 and len(classes) != arch.classes:
         raise InputError(f"{source}: {len(classes)} classes, the network has {arch.classes}")
     missing = [name for name in wanted if name not in state and not name.endswith(_COUNTER)]
     unexpected = [name for name in state if name not in wanted and not name.endswith(_COUNTER)]

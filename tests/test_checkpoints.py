@@ -301,7 +301,7 @@ def test_networks_without_counterpart_are_refused() -> None:
     pool = replace(TINY, stages=(*TINY.stages[:2], replace(TINY.stages[2], skip="pool")))
     kept = replace(TINY, stages=(*TINY.stages[:2], replace(TINY.stages[2], skip="none")))
     for arch, there, message in (
-        (MOBILENET_V1, to_torchvision, "torchvision has no network like it: stages"),
+        (MOBILENET_V1, to_torchvision, "have a head and no pooling"),
         (MNASNET_A1, to_torchvision, "torchvision's are of mbconv throughout"),
         (MNASNET_B1, to_torchvision, "without and relu6"),
         (pool, to_timm, r"timm has no network like it: stages\[2\].skip is 'pool'"),
@@ -406,6 +406,11 @@ def test_what_does_not_fit_is_named() -> None:
         ),
         (to_timm(TINY, state), MIXED, "missing"),
         (to_torchvision(TINY, state), MIXED, "names as in torchvision, but torchvision's are of mbconv throughout"),
+        (
+            {**state, "classifier.weight": torch.ones(())},
+            TINY,
+            r"classifier.weight is \[\], the network's is \[7, 16\]",
+        ),
         ({"a.weight": torch.ones(1)}, TINY, "neither ours, nor torchvision's, nor timm's: a.weight"),
         (to_timm(TINY, state), TINY_RESNET, "missing"),
     ):
