@@ -104,7 +104,7 @@ def parquet(
     check_labels(val_labels, classes, str(files["val"][0]))
     val = read(files["val"], val_labels, np.arange(len(val_labels)))
     _check_same_size(rest, val, str(path))
-    return Dataset(rest, val, classes, flip)
+    return Dataset(rest, val, classes, flip, val_given=True)
 
 
 def parquet_test(
@@ -298,7 +298,7 @@ def imagefolder(
     check_several_classes(rest, str(train_folder))
     val = _read_folder(val_folder, classes, resolution, channels, None, seed)
     _check_same_size(rest, val, str(root))
-    return Dataset(rest, val, classes, flip)
+    return Dataset(rest, val, classes, flip, val_given=True)
 
 
 def imagefolder_test(path: str, resolution: int | None = None, channels: int = 3, **_: Any) -> Images:

@@ -40,7 +40,8 @@ class Images:
 class Dataset:
     """What a search may see: images to learn from, and `val` held out of training to score on. No test images.
 
-    flip  a mirrored image is still one of its class (a cat is, a digit is not), so training may mirror it.
+    flip       a mirrored image is still one of its class (a cat is, a digit is not), so training may mirror it.
+    val_given  `val` is a split of the source's own, rather than a share of the training images.
     Pickles with its arrays, so that a worker gets it whole.
     """
 
@@ -48,6 +49,7 @@ class Dataset:
     val: Images
     classes: tuple[str, ...]
     flip: bool = False
+    val_given: bool = False
 
     def __post_init__(self) -> None:
         if self.train.pixels.shape[1:] != self.val.pixels.shape[1:]:

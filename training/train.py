@@ -1,0 +1,566 @@
+"""`python -m training.train model=efficientnet_b0 data=... recipe=fast`: train one network to the end."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from inspect import signature
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import yaml
+from hydra.utils import get_object
+from torch import nn
+
+from conf.command import configuration, construct, plain, run
+from conf.console import CONSOLE, command_line, say
+from conf.progress import duration_text, progress
+from conf.run_folder import locked, run_folder, write_config, write_json
+from convnets.arch import Arch
+from convnets.arch_file import write_arch
+from convnets.atomic_file import write_atomically
+from convnets.build import ConvNet, build
+from convnets.checkpoints import as_ours, read_tensors, save_weights
+from convnets.checks import check_number, check_whole
+from convnets.cost import cost, macs_text
+from convnets.errors import InputError
+from convnets.named import named
+from convnets.origin import file_source
+from convnets.out_of_memory import out_of_memory
+from training import checkpoint
+from training.augment import Samples
+from training.batches import Batches, MemoryBatches, as_scored, as_trained
+from training.dataset import Dataset, Images, hold_out
+from training.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
+from training.full_recipe import FullRecipe
+from training.loop import Diverged, device
+
+# What may change between the runs of one training: how it is kept and shown, and by which parts it is computed.
+_FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "tensorboard")  # the data is known by its hash
+_FREE_OF_RECIPE = ("accumulate", "compile")
+_SMALL_IMAGES = 64  # pixels below which a stem keeps them all
+_MANY_CLASSES = 1000  # from which on the classifier's initialiser starts at a loss near log(classes)
+WEIGHTS = "weights.safetensors"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns the exit code; raises InputError for what the user can mend."""
+    config, names = configuration("training.train", "train", arguments)
+    given = plain(config)
+    seed = check_whole("seed", given["seed"], least=0)
+    every = check_number("checkpoint_seconds", given["checkpoint_seconds"], least=0)
+    if not isinstance(given["tensorboard"], bool):
+        raise InputError(f"tensorboard={given['tensorboard']}: it must be true or false")
+    folder = run_folder(given["name"])
+
+    # Everything is checked before anything is written.
+    recipe: FullRecipe = construct(config, "recipe")
+    model = named("model", str(given["model"]))
+    data, test = _splits(config, given)
+    arch = _fitted(model, data, recipe, given)
+    weights = None if given["from"] is None else _weights(str(given["from"]), arch, recipe)
+    settings = _settings(given, arch, data, weights)
+    state = _state_before(folder, settings)
+    module = _built(arch, seed, weights)
+    if state is not None:
+        checkpoint.check_same_network(state["module"], module.state_dict(), f"{folder}/checkpoints")
+    where = device()
+    batches, held_out = _placed(data, recipe, arch.resolution, seed, where)
+    training = Training(module, recipe, batches.steps, where)
+    if state is not None:
+        training.load_state_dict(state)
+    asked = _Asked(folder, given, names, tuple(arguments), model, arch, recipe, data, test, settings, weights)
+
+    _introduce(asked, batches, training)
+    with locked(folder):
+        if state is None or not asked.finished:
+            write_config(folder, config)
+            try:
+                _train(asked, training, batches, held_out, seed, every)
+            except Diverged as error:
+                say(f"failed: {error}; a lower recipe.lr= may help, under another name=")
+                return 1
+        return _conclude(asked, training, batches, held_out)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What to start from."""
+
+    source: Mapping[str, str]
+    state: Mapping[str, torch.Tensor]
+    new_head: bool
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked for, and what that comes to."""
+
+    folder: Path
+    given: Mapping[str, Any]
+    names: Mapping[str, str]
+    arguments: Sequence[str]
+    model: Arch  # as it was named
+    arch: Arch  # as it is trained
+    recipe: FullRecipe
+    data: Dataset
+    test: Images | None
+    settings: Mapping[str, Any]
+    weights: _Weights | None
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "summary.json").exists()
+
+    @property
+    def command(self) -> str:
+        """The command line that resumes this run."""
+        return command_line("training.train", self.arguments, name=self.folder.name)
+
+
+# ------------------------------------------------------------------------------------------------- before the training
+
+
+def _splits(config: Any, given: dict[str, Any]) -> tuple[Dataset, Images | None]:
+    """What is trained on and what is held out of it; and the test split, if there is one.
+
+    The test split is read now, so that a fault in it shows before days of training, and is looked at once, at the end.
+    Where there is none, but a validation split of the source's own, that is the test, and the held-out images are taken
+    from the training ones.
+    """
+    target = get_object(given["data"]["_target_"])
+    parameters = signature(target).parameters
+    if "val_fraction" not in parameters:  # a loader of the user's own
+        del config["data"]["val_fraction"]
+    data: Dataset = construct(config, "data")
+    settings = {name: value for name, value in given["data"].items() if name in parameters}
+    module, _, name = given["data"]["_target_"].rpartition(".")
+    try:
+        read = get_object(f"{module}.{name}_test")
+    except (ImportError, ValueError):
+        return data, None
+    try:
+        taken = signature(read).parameters
+        open_ended = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+        test: Images = read(**{name: value for name, value in settings.items() if open_ended or name in taken})
+    except InputError as error:
+        if "no test files" not in str(error) and "no folder test" not in str(error):
+            raise
+    else:
+        if test.pixels.shape[1:] != data.train.pixels.shape[1:]:
+            sizes = [f"{pixels.shape[2]} x {pixels.shape[1]}" for pixels in (data.train.pixels, test.pixels)]
+            raise InputError(f"training images are {sizes[0]}, those of the test {sizes[1]}; set data.resolution")
+        return data, test
+    if not data.val_given:
+        return data, None
+    fraction = check_number("data.val_fraction", given["data"]["val_fraction"], above=0, below=1)
+    train, held_out = hold_out(data.train, fraction, settings.get("seed", 0), data.classes, "the training images")
+    return replace(data, train=train, val=held_out, val_given=False), data.val
+
+
+def _fitted(model: Arch, data: Dataset, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
+    """The network as it is trained: its sides, channels and classes are the data's."""
+    own = max(data.train.pixels.shape[1:3])
+    if given["resolution"] is not None:
+        resolution = check_whole("resolution", given["resolution"])
+    else:
+        resolution = model.resolution if recipe.enlarge else min(own, model.resolution)
+    if given["stem_stride"] is not None:
+        stride = check_whole("stem_stride", given["stem_stride"])
+    else:
+        stride = 1 if resolution < _SMALL_IMAGES else model.stem.stride
+    return replace(
+        model,
+        stem=replace(model.stem, stride=stride),
+        resolution=resolution,
+        in_channels=data.channels,
+        classes=len(data.classes),
+        dropout=model.dropout if recipe.dropout is None else recipe.dropout,
+        drop_connect=model.drop_connect if recipe.drop_connect is None else recipe.drop_connect,
+    )
+
+
+def _weights(text: str, arch: Arch, recipe: FullRecipe) -> _Weights:
+    """What is in the file, or in the folder of a run, under our names; without a head of other classes."""
+    path = Path(text) / WEIGHTS if Path(text).is_dir() else Path(text)
+    tensors = read_tensors(path)
+    heads = [tensors[name] for name in ("classifier.weight", "classifier.1.weight", "fc.weight") if name in tensors]
+    classes = len(heads[0]) if heads and heads[0].ndim else arch.classes
+    if classes != arch.classes and not recipe.new_head:
+        raise InputError(
+            f"from={text}: it has {classes} classes, the data {arch.classes}; recipe=finetune gives a new head"
+        )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        state = as_ours(replace(arch, classes=classes), tensors, f"from={text}")
+    for one in caught:
+        say(f"warning: {one.message}")
+    new_head = classes != arch.classes
+    if new_head:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    return _Weights(file_source(path), state, new_head)
+
+
+def _built(arch: Arch, seed: int, weights: _Weights | None) -> ConvNet:
+    module = build(arch, seed)
+    if arch.classes < _MANY_CLASSES:  # the initialiser, 1 / sqrt(classes), starts 10 classes at a loss of 6
+        nn.init.zeros_(module.classifier.weight)
+    if weights is not None:
+        module.load_state_dict(weights.state, strict=not weights.new_head)
+    return module
+
+
+def _settings(given: Mapping[str, Any], arch: Arch, data: Dataset, weights: _Weights | None) -> dict[str, Any]:
+    """What must agree between two runs of one training."""
+    kept = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
+    kept["recipe"] = {name: value for name, value in given["recipe"].items() if name not in _FREE_OF_RECIPE}
+    return {
+        **kept,
+        "network": arch.key(),
+        "weights": None if weights is None else weights.source["sha256"],
+        "data_hash": _data_hash(data),
+    }
+
+
+def _data_hash(data: Dataset) -> str:
+    """Of what is learnt from and held out."""
+    digest = hashlib.sha256(repr((data.classes, data.flip)).encode())
+    for images in (data.train, data.val):
+        digest.update(repr(images.pixels.shape).encode())
+        digest.update(images.labels.tobytes())
+        digest.update(images.pixels.tobytes())
+    return digest.hexdigest()
+
+
+def _state_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where the run in the folder stands; None where it has not begun.
+
+    Raises InputError where the folder is another command's, or of a training with other settings.
+    """
+    checkpoints = folder / "checkpoints"
+    before = checkpoint.settings_of(checkpoints)
+    config = folder / "config.yaml"
+    if before is None:
+        if config.exists() and "recipe" not in (yaml.safe_load(config.read_text()) or {}):
+            raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
+        return None
+    for option, value in _flat(settings).items():
+        earlier = _flat(before).get(option)
+        if earlier != value:
+            raise InputError(
+                f"name={folder.name}: {folder} was trained with {option}={earlier}, not {value}; give another name="
+            )
+    return checkpoint.load_newest(checkpoints, say)
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """`recipe.optimizer.momentum` and the like -> values."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return flat
+
+
+def _placed(
+    data: Dataset, recipe: FullRecipe, side: int, seed: int, where: torch.device
+) -> tuple[MemoryBatches, Samples]:
+    """Batches and the images held out, on the device. Raises InputError where they do not fit into its memory."""
+    try:
+        train = as_trained(data, recipe, side, where)
+        held_out = as_scored(data.val, data, recipe, side, where)
+        some = _spread(data.train, recipe.recalibrate)
+        calibration = None if some is None else as_scored(some, data, recipe, side, where)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        images = len(data.train) + len(data.val)
+        raise InputError(f"the data's {images} images do not fit into the memory of {where} at {side} pixels") from None
+    return MemoryBatches(train, recipe, seed, side, calibration), held_out
+
+
+def _spread(images: Images, count: int) -> Images | None:
+    """`count` of the images, evenly spread over them."""
+    if not count:
+        return None
+    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long().numpy()]
+
+
+def _introduce(asked: _Asked, batches: Batches, training: Training) -> None:
+    """Say what is about to happen."""
+    model, arch, data, recipe = asked.model, asked.arch, asked.data, asked.recipe
+    costs = cost(arch)
+    changed = [
+        f"{name} {before} -> {after}"
+        for name, before, after in (
+            ("resolution", model.resolution, arch.resolution),
+            ("stem stride", model.stem.stride, arch.stem.stride),
+            ("classes", model.classes, arch.classes),
+            ("channels", model.in_channels, arch.in_channels),
+        )
+        if before != after
+    ]
+    say(
+        f"{asked.given['model']}: {macs_text(costs.macs)}, {costs.params:,} parameters at {arch.resolution} px"
+        + (f"; fitted to the data: {', '.join(changed)}" if changed else "")
+    )
+    if asked.weights is not None:
+        head = ", with a new head" if asked.weights.new_head else ""
+        say(f"from {asked.weights.source['file']}{head}")
+    test = "no test split" if asked.test is None else f"{len(asked.test):,} for the test at the end"
+    say(
+        f"{len(data.train):,} images to train on, {len(data.val):,} held out, {test}; "
+        f"recipe {asked.names['recipe']}: {recipe.epochs} epochs of {batches.steps} steps of {batches.size}"
+    )
+    if training.step:
+        say(f"{asked.folder}: going on after step {training.step:,} of {recipe.epochs * batches.steps:,}")
+
+
+# --------------------------------------------------------------------------------------------------------- the training
+
+
+def _train(
+    asked: _Asked, training: Training, batches: Batches, held_out: Samples, seed: int, checkpoint_seconds: float
+) -> None:
+    """Train to the end, saving on the way. Raises KeyboardInterrupt, with everything saved, when told to stop."""
+    folder, recipe = asked.folder, asked.recipe
+    metrics = [row for row in _read_metrics(folder / "metrics.csv") if int(row["epoch"]) <= training.epochs]
+    total, saved = recipe.epochs * batches.steps, time.monotonic()
+    log = _guarded(_tensorboard(folder / "tensorboard", training.step) if asked.given["tensorboard"] else None)
+    forward = torch.compile(training.module) if recipe.compile else None
+
+    def save(accuracy: float | None = None) -> None:
+        nonlocal saved
+        training.check_finite()
+        checkpoint.save(asked.checkpoints, training.state_dict(), asked.settings, accuracy)
+        saved = time.monotonic()
+
+    by_step = CONSOLE.is_terminal  # a log has a line an epoch
+    done, of = (training.step, total) if by_step else (training.epochs, recipe.epochs)
+    with (
+        _stopping() as told_to_stop,
+        progress(CONSOLE, "steps" if by_step else "epochs", done, of) as show,
+    ):
+
+        def after_step() -> None:
+            if by_step:
+                show("", _best(training))
+            if told_to_stop():
+                save()
+                say(f"\nstopped after step {training.step:,} of {total:,}; going on:\n  {asked.command}")
+                raise KeyboardInterrupt
+            if time.monotonic() - saved >= checkpoint_seconds:
+                save()
+
+        epochs = fit(training, batches, held_out, recipe, seed, after_step, forward)
+        with _own_failures(asked, training, batches):
+            for epoch in epochs:
+                metrics.append(_row(epoch))
+                # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
+                write_atomically(folder / "metrics.csv", _csv(metrics))
+                save(epoch.score.accuracy)
+                log(metrics[-1], epoch.step)
+                if not by_step:
+                    text = f"loss {epoch.train_loss:.4f}  held out {epoch.score.accuracy:.4f}"
+                    show(text, _best(training))
+
+
+def _best(training: Training) -> str:
+    return f"{training.best:.4f}" if training.epochs else ""
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true; the second stops at once."""
+    told = False
+
+    def listen(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        if told:
+            raise KeyboardInterrupt
+        told = True
+
+    before = {number: signal.signal(number, listen) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _own_failures(asked: _Asked, training: Training, batches: Batches) -> Iterator[None]:
+    """Too little memory inside, as InputError with what would fit."""
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    training.optimizer.zero_grad(set_to_none=True)  # and the exception is gone, with what it held
+    parts = fitting_parts(training.module, batches, asked.recipe)
+    help = "no accumulate helps" if parts is None else f"recipe.accumulate={parts} would fit"
+    raise InputError(
+        f"out of memory at recipe.batch_size={batches.size} and {asked.arch.resolution} px; {help}"
+    ) from None
+
+
+_COLUMNS = ("epoch", "step", "lr", "train_loss", "held_out_loss", "held_out_accuracy", "held_out_top5", "seconds")
+
+
+def _row(epoch: Epoch) -> dict[str, str]:
+    score = epoch.score
+    values = (epoch.number, epoch.step, epoch.lr, epoch.train_loss, score.loss, score.accuracy, score.top5)
+    return dict(zip(_COLUMNS, [*map(repr, values), f"{epoch.seconds:.1f}"], strict=True))
+
+
+def _csv(rows: Sequence[Mapping[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _read_metrics(path: Path) -> list[dict[str, str]]:
+    """The rows of the epochs before; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if set(row) == set(_COLUMNS) and row["epoch"].isdigit()]
+
+
+Log = Callable[[Mapping[str, str], int], None]
+
+
+def _tensorboard(folder: Path, step: int) -> Log:
+    """Metrics as TensorBoard shows them. Raises InputError where tensorboardX is not installed."""
+    try:
+        from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+    except ImportError:
+        raise InputError("tensorboard=true: it needs the package tensorboardX") from None
+    writer = SummaryWriter(str(folder), purge_step=step)
+
+    def log(row: Mapping[str, str], step: int) -> None:
+        for name in _COLUMNS[2:]:
+            writer.add_scalar(name, float(row[name]), step)
+        writer.flush()
+
+    return log
+
+
+def _guarded(log: Log | None) -> Log:
+    """`log`, until it raises anything: then it is off, and said so. Nobody's logger stops a training."""
+
+    def guarded(row: Mapping[str, str], step: int) -> None:
+        nonlocal log
+        if log is None:
+            return
+        try:
+            log(row, step)
+        except Exception as error:  # whatever it is
+            log = None
+            say(f"warning: no more metrics are logged: {' '.join(str(error).split()) or type(error).__name__}")
+
+    return guarded
+
+
+# --------------------------------------------------------------------------------------------------- after the training
+
+
+def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Samples) -> int:
+    """Write what is kept, test it once, and say what came of it."""
+    folder, recipe = asked.folder, asked.recipe
+    if not asked.finished:
+        if recipe.patience is not None:
+            training.load_state_dict(checkpoint.load_best(asked.checkpoints))
+        module = training.scored(batches.calibration)
+        kept = _write_network(asked, module)
+        where = training.where
+        score = evaluate(module, held_out, recipe.bfloat16)
+        test = None
+        if asked.test is not None:
+            tested = as_scored(asked.test, asked.data, recipe, asked.arch.resolution, where)
+            test = evaluate(module, tested, recipe.bfloat16)
+        # One write, by which the run is finished: the test split is not looked at again.
+        write_json(folder / "summary.json", _summary(asked, training, score, test, kept))
+    summary = json.loads((folder / "summary.json").read_text())
+    test = summary["test"]
+    accuracy = "no test split" if test is None else f"test accuracy {test['accuracy']:.4f} (top 5: {test['top5']:.4f})"
+    say(
+        f"{accuracy}; held out {summary['held_out']['accuracy']:.4f} after epoch {summary['epoch']}, "
+        f"{duration_text(summary['seconds'])} of training\n"
+        f"written: {folder}/ with {WEIGHTS}, model.yaml, metrics.csv, summary.json, checkpoints\n"
+        f"carry it away:\n  python -m convnets.generate baseline={folder}/model.yaml phi=0 export=all "
+        f"weights={folder}/{WEIGHTS}"
+    )
+    return 0
+
+
+def _write_network(asked: _Asked, module: nn.Module) -> dict[str, str]:
+    """The weights, and the network as an `Arch`; each says what it takes to use them. Returns the weights' origin."""
+    mean, std = asked.data.mean.tolist(), asked.data.std.tolist()
+    about = {
+        "made_by": "training.train",
+        "run": asked.folder.name,
+        "model": str(asked.given["model"]),
+        "key": asked.arch.key(),
+        "recipe": asked.names["recipe"],
+        "data": asked.names["data"],
+        "mean": mean,  # of the pixels, from 0 to 255
+        "std": std,
+        "evaluation_crop": asked.recipe.evaluated_share(asked.arch.resolution),
+        "class_names": list(asked.data.classes),
+    }
+    path = asked.folder / WEIGHTS
+    save_weights(module.state_dict(), path, {name: json.dumps(value) for name, value in about.items()})
+    source = file_source(path)
+    write_arch(asked.arch, asked.folder / "model.yaml", {**about, "weights": {**source, "file": WEIGHTS}})
+    return source
+
+
+def _summary(
+    asked: _Asked, training: Training, score: Score, test: Score | None, weights: Mapping[str, str]
+) -> dict[str, Any]:
+    costs = cost(asked.arch)
+    return {
+        "model": str(asked.given["model"]),
+        "key": asked.arch.key(),
+        "macs": costs.macs,
+        "params": costs.params,
+        "resolution": asked.arch.resolution,
+        "classes": asked.arch.classes,
+        "recipe": asked.names["recipe"],
+        "data": asked.names["data"],
+        "images": {
+            "train": len(asked.data.train),
+            "held_out": len(asked.data.val),
+            "test": None if asked.test is None else len(asked.test),
+        },
+        "seed": asked.given["seed"],
+        "from": None if asked.weights is None else dict(asked.weights.source),
+        "epoch": training.epochs,
+        "steps": training.step,
+        "seconds": round(training.seconds, 1),
+        "held_out": asdict(score),
+        "test": None if test is None else asdict(test),
+        "weights": dict(weights),
+    }
+
+
+if __name__ == "__main__":
+    run(main)
