@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(device, ThisMachine):
         for option in ("backend", "batch_size"):
             if given[option] is not None:
-                raise InputError(f"{option}={given[option]}: device={names['device']} has none of its own choosing")
+                raise InputError(f"{option}={given[option]}: device={names['device']} tells costs itself")
         content = _costs(models, device, names["device"])
         with _whole(folder):
             write_config(folder, config)
@@ -223,14 +223,13 @@ def difference(found: Tensor, exact: Tensor) -> float:
 
 
 def check_works(asked: Asked) -> None:
-    """InputError for a backend that does not work here: a network of one layer goes through each of them first."""
-    device = asked.device
+    """InputError for a backend that does not work here: a network of one block goes through each of them first."""
+    device, whole = asked.device, reference("mobilenet_v1")
+    tiny = replace(whole, stages=whole.stages[:1], resolution=32)
     for backend in asked.backends:
-        check_form(backend, device.kind, device.dtype)
-        tiny = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-        images = torch.zeros(1, 3, 8, 8, device=device.kind, dtype=getattr(torch, device.dtype))
+        images = random_images(tiny, device.kind, 1, None, device.channels_last, device.dtype)
         try:
-            prepared(tiny, backend, images, device.threads, device.channels_last)
+            prepared(initialised(tiny), backend, images, device.threads, device.channels_last)
         except InputError:
             raise
         except Exception as error:  # no compiler, a driver too old, a broken package: each has an exception of its own
@@ -333,6 +332,9 @@ def _rows(asked: Asked, one: Measured) -> dict[str, str]:
     """What is known of a single network in a single form, for people."""
     device = asked.device
     rows = {"compute": macs_text(one.cost.macs), "parameters": f"{one.cost.params / 1e6:.2f}M"}
+    own = asked.models[one.model].resolution
+    if one.resolution != own:
+        rows["measured at"] = f"{one.resolution} pixels, not at its own {own}, of which the compute is"
     for batch in asked.batches:
         what, timing = "one image" if batch == 1 else f"a batch of {batch}", one.timings.get(batch)
         if timing is None:
@@ -345,7 +347,7 @@ def _rows(asked: Asked, one: Measured) -> dict[str, str]:
     if one.difference is not None:
         rows["error of the outputs"] = f"{one.difference:.1e} of the largest; of the plain network {one.of_plain:.1e}"
     passes = " and ".join(str(timing.passes) for timing in one.timings.values())
-    return {**rows, "median and quartiles of": f"{passes} passes, {one.backend}, {_precision(device)}"}
+    return {**rows, "form": f"{one.backend}, {_precision(device)}", "medians, quartiles of": f"{passes} passes"}
 
 
 def _precision(device: ThisMachine) -> str:

@@ -20,7 +20,7 @@ from convnets.out_of_memory import out_of_memory
 
 LEAST_PASSES = 5  # fewer say nothing of their spread
 WARM_UP = 0.2  # share of the time limit: caches fill, clocks rise, libraries choose their kernels
-TURN = 0.1  # seconds that quick passes are repeated for before the next one's turn
+TURN = 0.1  # seconds, at most, that quick passes are repeated for before the next one's turn
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def timed(
     """Time several passes side by side on the device `kind`, cpu or cuda, so that drift of the machine cancels.
 
     After a warm-up of each, they take turns, in an order that is shuffled anew each round, so that none always follows
-    the same other. Of several, a turn lasts 0.1 s or one pass, whichever is longer; where it holds more passes than
-    one, the first does not count: it finds the caches as another left them. A round's ratios are those of the medians
-    of its turns. It ends when the quartiles of each are no further apart than `spread` of its median, or after
-    `seconds` for each, but not before 5 rounds.
+    the same other. Of several, a turn lasts a tenth of `seconds`, at most 0.1 s, or one pass, whichever is longer;
+    where it holds more passes than one, the first does not count: it finds the caches as another left them. A round's
+    ratios are those of the medians of its turns. It ends when the quartiles of each are no further apart than `spread`
+    of its median, or after `seconds` for each, but not before 5 rounds.
     """
     one_pass = _cuda_pass if kind == "cuda" else _cpu_pass
     for run in passes:
@@ -68,7 +68,7 @@ def timed(
         one_pass(run)
         while time.perf_counter() - start < WARM_UP * seconds:
             one_pass(run)
-    turn = TURN if len(passes) > 1 else 0.0
+    turn = min(TURN, seconds / (2 * LEAST_PASSES)) if len(passes) > 1 else 0.0
     order, shuffle = list(range(len(passes))), random.Random(0).shuffle
     rounds: list[list[list[float]]] = []  # of each round the seconds of each pass, by its place in `passes`
     start = time.perf_counter()
