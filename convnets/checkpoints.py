@@ -20,6 +20,7 @@ Weights are not all of a network, and what they were trained with does not stand
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import warnings
@@ -54,9 +55,13 @@ def load_weights(path: str | os.PathLike[str], arch: Arch) -> State:
 
 
 def save_weights(state: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: Mapping[str, str]) -> None:
-    """Write `path`, a .safetensors file, whole or not at all."""
+    """Write `path`, a .safetensors file, whole or not at all; equal tensors and metadata make equal bytes.
+
+    The metadata stand as JSON under the one name "about": of several names, the library writes the order at random.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    write_atomically(Path(path), safetensors.torch.save(tensors, {name: str(text) for name, text in metadata.items()}))
+    about = json.dumps({name: str(text) for name, text in metadata.items()})
+    write_atomically(Path(path), safetensors.torch.save(tensors, {"about": about}))
 
 
 def to_torchvision(arch: Arch, state: Mapping[str, Tensor]) -> State:

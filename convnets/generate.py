@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from convnets.named import named, short_name
 from convnets.origin import file_source
 from convnets.reference import NAMES
 from convnets.rules import BASELINE, Rule, read_rule
+from convnets.settings import check_same_settings
 from convnets.targets import TARGETS, Latency, latency_on, read_limits
 from pages.style import png
 
@@ -47,8 +49,6 @@ def main(arguments: Sequence[str]) -> int:
     config, names = configuration("convnets.generate", "generate", arguments)
     given = plain(config)
     folder = run_folder(given["name"])
-    if folder.exists():
-        raise InputError(f"name={folder.name}: {folder} is there already; give another name=")
     # Everything is checked, measured and loaded before anything is written.
     check_whole("seed", given["seed"], least=0)
     for name in ("ema", "measure"):
@@ -64,6 +64,12 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(
             f"weights={given['weights']}: they are for one network that is exported; give export= and one phi="
         )
+    made_from = {"scaling": {"name": rule.name, **rule.origin}, "baseline": dict(source.origin)}
+    settings = {name: value for name, value in given.items() if name != "name"} | {"made_from": made_from}
+    earlier = _earlier(folder, settings)
+    if earlier["finished"]:
+        say(f"{folder}/ is finished, and of these settings: nothing to do\nlook at it: {folder}/report.html")
+        return 0
     measured = given["measure"] or given["target_latency"] is not None
     latency = latency_on(construct(config, "device"), names["device"], say) if measured else None
     limits = read_limits(given, memory_of, latency)
@@ -72,27 +78,29 @@ def main(arguments: Sequence[str]) -> int:
         fit = largest(rule, source.arch, limits, step)
         phis = [fit.phi]
     family = _family(rule, source, phis, memory_of, latency)
-    asked = _Asked(folder, given, arguments, source, family, limits, fit, forms)
+    asked = _Asked(folder, settings, arguments, source, family, limits, fit, forms)
     state = None if given["weights"] is None else _weights(family.members[0].arch, str(given["weights"]))
 
     _introduce(asked)
-    exports: dict[str, list[Exported]] = {}
+    exports = _kept(folder, earlier["members"])
     with locked(folder):
         write_config(folder, config)
         _write_networks(asked)
+        _write_summary(asked, exports)
         try:
             if forms:
-                with progress(CONSOLE, "exports", 0, len(family.members)) as show:
-                    for member, exported in _export(asked, state):
+                with progress(CONSOLE, "exports", len(exports), len(family.members)) as show:
+                    for member, exported in _export(asked, state, exports):
                         exports[member.name] = exported
+                        _write_summary(asked, exports)
                         show(f"{member.name}: {', '.join(one.form for one in exported)}", "")
         except KeyboardInterrupt:
-            say(
-                f"\nstopped; {len(exports)} of {len(family.members)} networks are exported, and {folder}/ is whole else"
-            )
+            say(f"\nstopped; {len(exports)} of {len(family.members)} networks are exported")
+            say(f"go on with:\n  {asked.command}")
             raise
         finally:
-            _write_results(asked, exports)
+            _write_pages(asked, exports)
+        _write_summary(asked, exports, finished=True)
     _conclude(asked, exports)
     return 0
 
@@ -111,7 +119,7 @@ class _Asked:
     """What the user asked for, and the family that it comes to."""
 
     folder: Path
-    given: Mapping[str, Any]
+    settings: Mapping[str, Any]
     arguments: Sequence[str]
     source: _Source
     family: Family
@@ -122,14 +130,13 @@ class _Asked:
     @property
     def made_from(self) -> dict[str, dict[str, Any]]:
         """What the networks came from, by name and hash."""
-        rule = self.family.rule
-        return {"scaling": {"name": rule.name, **rule.origin}, "baseline": dict(self.source.origin)}
+        return dict(self.settings["made_from"])
 
     @property
     def sources(self) -> dict[str, dict[str, Any]]:
         """Of the family and of what is exported."""
-        path = self.given["weights"]
-        weights = {"seed": self.given["seed"]} if path is None else file_source(path)
+        path = self.settings["weights"]
+        weights = {"seed": self.settings["seed"]} if path is None else file_source(path)
         return self.made_from | ({"weights": weights} if self.forms else {})
 
     @property
@@ -155,6 +162,33 @@ class _Asked:
         if alike:
             notes.append(f"note: rounding leaves no difference but for dropout: {', '.join(alike)}.")
         return notes
+
+
+def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier run of the command left in the folder. Raises InputError where it was about something else."""
+    if not folder.exists():
+        return {"finished": False, "members": []}
+    try:
+        content = json.loads((folder / "summary.json").read_text())
+        found, kept = content["settings"], {name: content[name] for name in ("finished", "members")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"name={folder.name}: {folder} is there already, and no family; give another name=") from None
+    check_same_settings(folder / "summary.json", found, settings)
+    return kept
+
+
+def _kept(folder: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, list[Exported]]:
+    """The exports of an earlier run, by the name of their network, where all of its files are as they were written."""
+    if not any(member["exports"] for member in members):
+        return {}
+    from convnets.export import Exported
+
+    kept = {}
+    for member in members:
+        files = [Exported(**one | {"file": folder / one["file"]}) for one in member["exports"]]
+        if files and all(one.file.exists() and file_source(one.file)["sha256"] == one.sha256 for one in files):
+            kept[member["model"]] = files
+    return kept
 
 
 def _source(given: Mapping[str, Any], rule: Rule) -> _Source:
@@ -280,8 +314,10 @@ def _weights(arch: Arch, path: str) -> Mapping[str, Any]:
     return state
 
 
-def _export(asked: _Asked, state: Mapping[str, Any] | None) -> Iterator[tuple[Member, list[Exported]]]:
-    """Export each member into a folder of its own, with the weights of `state`, or fresh ones from the seed."""
+def _export(
+    asked: _Asked, state: Mapping[str, Any] | None, done: Mapping[str, Any]
+) -> Iterator[tuple[Member, list[Exported]]]:
+    """Export each member that is not `done` into a folder of its own, with the weights of `state`, or fresh ones."""
     from convnets.build import build
     from convnets.export import export
 
@@ -291,29 +327,32 @@ def _export(asked: _Asked, state: Mapping[str, Any] | None) -> Iterator[tuple[Me
         for key, value in of.items()
         if value is not None
     }
-    for member in asked.family.members:
-        net = build(member.arch, asked.given["seed"])
+    for member in [one for one in asked.family.members if one.name not in done]:
+        net = build(member.arch, asked.settings["seed"])
         if state is not None:
             net.load_state_dict(state)
         yield member, export(member.arch, net, asked.folder / member.name, member.name, asked.forms, about)
 
 
-def _write_results(asked: _Asked, exports: Mapping[str, Sequence[Exported]]) -> None:
-    """`summary.json` for scripts; README, picture and report for people."""
+def _write_summary(asked: _Asked, exports: Mapping[str, Sequence[Exported]], finished: bool = False) -> None:
+    """`summary.json`, for scripts, and for this command when it goes on."""
     family, fit = asked.family, asked.fit
     members = []
     for row, member in zip(rows(family), family.members, strict=True):
+        parts = asdict(member.memory)
         files = [
-            {**asdict(one), "file": str(one.file.relative_to(asked.folder))} for one in exports.get(member.name, ())
+            asdict(one) | {"file": str(one.file.relative_to(asked.folder))} for one in exports.get(member.name, ())
         ]
-        members.append({**row, "memory": {**asdict(member.memory), "total": member.memory.total}, "exports": files})
+        members.append({**row, "memory": {**parts, "total": member.memory.total}, "exports": files})
     content: dict[str, Any] = {
         "scaling": family.rule.name,
         "baseline": family.baseline_name,
         "made_from": asked.sources,
         "memory_of": dict(family.memory_of),
-        "seed": asked.given["seed"],
+        "seed": asked.settings["seed"],
+        "finished": finished,
         "members": members,
+        "settings": dict(asked.settings),
     }
     if fit is not None:
         content["budget"] = {
@@ -323,6 +362,11 @@ def _write_results(asked: _Asked, exports: Mapping[str, Sequence[Exported]]) -> 
             "binding": {limit.option: value for limit, value in fit.binding},
         }
     write_json(asked.folder / "summary.json", content)
+
+
+def _write_pages(asked: _Asked, exports: Mapping[str, Sequence[Exported]]) -> None:
+    """README, picture and report, for people."""
+    family = asked.family
     forms = [form for form in asked.forms if exports]
     text = readme(asked.folder.name, family, asked.sources, asked.notes, forms, asked.command)
     write_atomically(asked.folder / "README.md", text)

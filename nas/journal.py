@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from convnets.atomic_file import sync_folder
 from convnets.errors import InputError
-from nas.settings import check_same_settings
+from convnets.settings import check_same_settings
 from search_spaces.space import Picks
 
 VERSION = 1

@@ -28,8 +28,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from convnets.arch import Arch
 from convnets.errors import InputError
+from convnets.settings import check_same_settings
 from nas.halving import Halving
-from nas.settings import check_same_settings
 
 NAME = "scaling"
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -348,7 +349,10 @@ def test_save_weights_keeps_tensors_and_metadata(tmp_path: Path) -> None:
     state = build(TINY, seed=0).to(memory_format=torch.channels_last).state_dict()  # type: ignore[call-overload]
     save_weights(state, tmp_path / "w.safetensors", {"name": "tiny", "scaling": "published"})
     with safetensors.safe_open(tmp_path / "w.safetensors", "pt") as file:
-        assert file.metadata() == {"name": "tiny", "scaling": "published"}
+        assert json.loads(file.metadata()["about"]) == {"name": "tiny", "scaling": "published"}
+    written = (tmp_path / "w.safetensors").read_bytes()
+    save_weights(state, tmp_path / "w.safetensors", {"name": "tiny", "scaling": "published"})
+    assert (tmp_path / "w.safetensors").read_bytes() == written
     read = read_tensors(tmp_path / "w.safetensors")
     assert set(read) == set(state) and all(torch.equal(read[name], state[name]) for name in state)
 

@@ -22,6 +22,8 @@ from convnets.arch_file import read_arch, write_arch
 from convnets.compound import Coefficients
 from convnets.cost import cost
 from convnets.errors import DoesNotFit, InputError
+from convnets.export import Exported
+from convnets.export import export as really_export
 from convnets.generate import main
 from convnets.memory import memory
 from convnets.named import named, short_name
@@ -307,7 +309,7 @@ def test_names_of_files(tmp_path: Path) -> None:
         (["weights=w.pt"], "weights=w.pt: they are for one network that is exported"),
         (["weights=w.pt", "export=all", "phi=0"], "w.pt: No such file"),
         (["name=../x"], "name=../x"),
-        (["name=taken"], "name=taken: runs/taken is there already; give another name="),
+        (["name=taken"], "name=taken: runs/taken is there already, and no family; give another"),
         (["scales=paper"], "unknown option 'scales'; did you mean scaling?"),
     ],
 )  # fmt: skip
@@ -334,15 +336,50 @@ def test_the_command_exits_with_2_and_one_line(tmp_path: Path, command_environme
     assert run(["phi=0", "name=a"]).returncode == 0
 
 
-def test_an_interrupted_export_leaves_a_family(
+def test_an_interrupted_family_goes_on_where_it_was_and_a_finished_one_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*arguments: Any) -> None:
-        raise KeyboardInterrupt
+    def export_until(last: int) -> list[str]:
+        """The networks that are exported from now on; Ctrl-C comes before the one that is number `last`."""
+        names: list[str] = []
 
-    monkeypatch.setattr("convnets.export.export", interrupt)
+        def export(arch: Arch, module: Any, folder: Path, name: str, *rest: Any) -> list[Exported]:
+            if len(names) == last:
+                raise KeyboardInterrupt
+            names.append(name)
+            return really_export(arch, module, folder, name, *rest)
+
+        monkeypatch.setattr("convnets.export.export", export)
+        return names
+
     write_arch(SMALL, "small.yaml")
+    asked = ["baseline=small.yaml", "scaling=paper", "phi=[0,1]", "export=weights", "name=a"]
+    names = export_until(1)
     with pytest.raises(KeyboardInterrupt):
-        main(["baseline=small.yaml", "phi=0", "export=weights", "name=a"])
-    assert "stopped; 0 of 1 networks are exported" in capsys.readouterr().out
-    assert summary("a")["members"][0]["exports"] == [] and table("a")
+        main(asked)
+    assert names == ["small_phi0"]
+    printed = capsys.readouterr().out
+    assert "stopped; 1 of 2 networks are exported" in printed and "name=a" in printed.split("go on with:")[1]
+    found = summary("a")
+    assert [len(member["exports"]) for member in found["members"]] == [1, 0] and not found["finished"] and table("a")
+
+    names = export_until(5)
+    assert main(asked) == 0 and names == ["small_phi1"] and summary("a")["finished"]
+    weights = Path("runs/a/small_phi0/weights.safetensors")
+    before = {path: path.read_bytes() for path in Path("runs/a").rglob("*") if path.is_file()}
+    assert main(asked) == 0 and names == ["small_phi1"]
+    assert {path: path.read_bytes() for path in Path("runs/a").rglob("*") if path.is_file()} == before
+    assert "is finished, and of these settings: nothing to do" in capsys.readouterr().out
+
+    with pytest.raises(InputError, match="seed=0 \\(now 1\\)"):
+        main([*asked, "seed=1"])
+    write_arch(replace(SMALL, resolution=40), "small.yaml")
+    with pytest.raises(InputError, match="made_from.baseline.key"):
+        main(asked)
+
+    # A file that somebody touched is written again, once the family is not finished for want of its summary's word.
+    content = summary("a")
+    Path("runs/a/summary.json").write_text(json.dumps(content | {"finished": False}))
+    write_arch(SMALL, "small.yaml")
+    weights.write_bytes(b"")
+    assert main(asked) == 0 and names == ["small_phi1", "small_phi0"] and weights.read_bytes() == before[weights]
