@@ -24,7 +24,6 @@ from convnets.scale import ROUNDINGS
 from convnets.scaling_file import read_scaling
 from nas.engines import inline
 from pages.style import png
-from scaling_search.baseline import variant_text
 from scaling_search.compare_report import report
 from scaling_search.comparison import BASELINE, LINES, Point, check_factors, compared, on_bases
 from scaling_search.contrast import Outcome, accuracy_text, contrasts, outcomes, verdicts, write_comparison
@@ -40,6 +39,7 @@ from scaling_search.session import (
     warn_of_enlarging,
 )
 from scaling_search.study import Evaluation, Ranges, Study, Task
+from scaling_search.variant import variant_text
 
 # What may change between the runs of one study: what else is compared, how surely, and where it runs.
 _FREE_TO_CHANGE = ("factors", "figure4", "seeds", "engine", "name", "data", "dry_run")  # data is part of the evaluator

@@ -23,7 +23,6 @@ from convnets.errors import InputError
 from convnets.scale import ROUNDINGS
 from nas.engines import inline
 from nas.halving import read_halving
-from scaling_search.baseline import variant_text
 from scaling_search.candidates import lattice
 from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan
 from scaling_search.report import report, surface_picture
@@ -38,6 +37,7 @@ from scaling_search.session import (
     warn_of_enlarging,
 )  # fmt: skip
 from scaling_search.study import SAMPLERS, Evaluation, Explore, Params, Ranges, Study, Task
+from scaling_search.variant import variant_text
 
 # What may change between the runs of one study: how long it goes on, and where it runs.
 _FREE_TO_CHANGE = ("candidates", "seeds", "engine", "name", "data", "dry_run")  # data is part of the evaluator

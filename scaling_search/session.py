@@ -14,10 +14,11 @@ from conf.progress import duration_text, progress
 from convnets.arch import Arch
 from convnets.cost import cost
 from convnets.errors import InputError
+from convnets.named import named as network_of
 from nas.engine import RunJobs
 from nas.evaluator import EvaluationFailed, Evaluator
-from scaling_search.baseline import read_baseline, read_variant
 from scaling_search.study import Evaluation, Study, check_study
+from scaling_search.variant import read_variant
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Compared:
 
 def read_compared(given: Mapping[str, Any], evaluator: Evaluator) -> Compared:
     """The baseline that the settings describe, for this evaluator. Raises InputError naming what is wrong."""
-    named = read_baseline(given["baseline"])
+    named = network_of("baseline", str(given["baseline"]))
     variant = given["variant"] or {}
     if not isinstance(variant, Mapping):
         raise InputError(f"variant={variant}: it must be null, or have resolution, stem_stride and width")

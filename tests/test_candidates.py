@@ -20,9 +20,9 @@ from convnets.cost import cost
 from convnets.errors import InputError
 from convnets.reference import EFFICIENTNET_B0, NAMES, RESNET_50, reference
 from convnets.scale import ROUNDINGS
-from scaling_search.baseline import Variant
 from scaling_search.candidates import Candidate, at_equal_cost, lattice, nominal, spread_out
 from scaling_search.plan import Row, Surface, explored, plan
+from scaling_search.variant import Variant
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Space, decode, sample

@@ -26,12 +26,12 @@ from convnets.errors import InputError
 from convnets.reference import EFFICIENTNET_B0, NAMES, reference
 from convnets.scaling_file import Scaling, write_scaling
 from pages.style import svg
-from scaling_search.baseline import Variant
 from scaling_search.compare import main
 from scaling_search.comparison import BASELINE, BASES, COMPOUND, METHODS, Point, compared, line_of, on_bases
 from scaling_search.contrast import Noise, Outcome, contrasts, noise_of, outcomes, verdicts
 from scaling_search.figures.comparison import bases_figure, methods_figure, single_figure
 from scaling_search.study import NAME, Evaluation, check_study
+from scaling_search.variant import Variant
 from tests.conftest import hear_ctrl_c
 
 FAST = ("evaluator=synthetic", "engine=inline", "figure4=false")

@@ -183,7 +183,7 @@ BAD_INPUT = [
     (["phi=null"], "phi=None"),
     (["phi=.nan"], "phi=.nan"),
     (["baseline=nowhere.yaml"], "nowhere.yaml: No such file"),
-    (["baseline=nothing"], "baseline=nothing: it must be a file, as runs/NAME/best.yaml, or one of efficientnet_b0,"),
+    (["baseline=nothing"], "baseline=nothing: no file, and no published network; allowed: FILE.yaml, efficientnet_b0,"),
     (["baseline=null"], "baseline=None: it must be a file"),
     (["baseline=[a,b]"], "it must be a file"),
     ([f"baseline={'b' * 300}"], "bbb"),

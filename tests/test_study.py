@@ -26,11 +26,11 @@ from nas.engines import inline
 from nas.evaluator import EvaluationFailed, Measurement
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
-from scaling_search.baseline import Variant
 from scaling_search.candidates import lattice
 from scaling_search.plan import Row, Surface, explored, plan
 from scaling_search.results import outcome, write_candidates
 from scaling_search.study import Evaluation, Explore, Params, Study, Task, check_study
+from scaling_search.variant import Variant
 
 SURFACE = Surface(Variant(resolution=24, stem_stride=1, width=0.5).of(EFFICIENTNET_B0), 1)
 POINTS = lattice(alpha=(1.0, 1.4), beta=(1.0, 1.2), gamma=(1.0, 1.3))

@@ -1,18 +1,13 @@
-"""The baseline: the network that is scaled, by name or from a file, and its variant for small images."""
+"""The variant of the baseline that is scaled, for small images."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from convnets.arch import Arch
-from convnets.arch_file import read_arch
 from convnets.checks import check_number, check_whole
-from convnets.errors import InputError
-from convnets.reference import NAMES, reference
 from convnets.scale import scale
 
 
@@ -40,18 +35,6 @@ class Variant:
         """The variant of `arch`."""
         arch = scale(arch, width=self.width or 1.0, resolution=self.resolution)
         return replace(arch, stem=replace(arch.stem, stride=self.stem_stride or arch.stem.stride))
-
-
-def read_baseline(name: Any) -> Arch:
-    """The network that a command line calls `name`: one of `convnets.reference`, or a YAML file of an `Arch`.
-
-    Raises InputError for what is neither.
-    """
-    if str(name) in NAMES:
-        return reference(str(name))
-    if not Path(str(name)).suffix and not os.path.exists(str(name)):
-        raise InputError(f"baseline={name}: it must be a file, as runs/NAME/best.yaml, or one of {', '.join(NAMES)}")
-    return read_arch(str(name))
 
 
 def variant_text(settings: Mapping[str, Any] | None) -> str:
