@@ -8,6 +8,7 @@ from typing import Any
 
 from convnets.arch import Arch
 from convnets.checks import check_number, check_whole
+from convnets.errors import InputError
 from convnets.scale import scale
 
 
