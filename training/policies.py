@@ -307,8 +307,8 @@ def _grey(images: Tensor) -> Tensor:
     """float32 [k, h, w, 1]: Pillow's luma of three channels in its whole numbers, or the mean of any other number."""
     if images.shape[3] != 3:
         return images.mean(3, keepdim=True)
-    red, green, blue = images.split(1, dim=3)
-    return (red * 19595 + green * 38470 + blue * 7471).add_(2**15).div_(2**16).floor_()
+    red, green, blue = images.unbind(3)
+    return (red * 19595 + green * 38470 + blue * 7471).add_(2**15).div_(2**16).floor_()[..., None]
 
 
 def _mean_grey(images: Tensor) -> Tensor:
