@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from convnets.cost import Cost, macs_text
+from convnets.cost import Cost
 from convnets.timing import Timing
 from pages.page import drawing, render
 from pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, styled
@@ -185,7 +185,7 @@ def _row(one: Measured, batches: Sequence[int], before: Measured | None) -> dict
         "first": before is None or before.model != one.model,
         "backend": one.backend,
         "params": f"{one.cost.params / 1e6:.2f}M",
-        "macs": macs_text(one.cost.macs),
+        "macs": f"{one.cost.macs / 1e6:,.0f}M",
         "pixels": one.resolution,
         "cells": cells,
         "difference": "–" if one.difference is None else f"{one.difference:.1e}",
