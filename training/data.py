@@ -20,7 +20,15 @@ from convnets.errors import InputError
 from training.dataset import Dataset, Images, check_labels, check_several_classes, draw, hold_out
 from training.decode import check_format, decode_all
 
-__all__ = ["Dataset", "Images", "digits", "digits_test", "imagefolder", "imagefolder_test", "parquet", "parquet_test"]
+__all__ = [
+    "Dataset", "Images", "NoTestSplit", "digits", "digits_test", "imagefolder", "imagefolder_test", "parquet",
+    "parquet_test",
+]  # fmt: skip
+
+
+class NoTestSplit(InputError):
+    """The source is there, and has no test images."""
+
 
 # ------------------------------------------------------------------------------------------------------------- digits
 
@@ -119,7 +127,7 @@ def parquet_test(
     check_format(channels, resolution)
     files = _parquet_files(path)["test"]
     if not files:
-        raise InputError(f"{path}: no test files; their name or a folder's must hold the word test")
+        raise NoTestSplit(f"{path}: no test files; their name or a folder's must hold the word test")
     read = _ParquetReader(image_column, label_column, channels, resolution)
     labels = read.labels(files)
     return read(files, labels, np.arange(len(labels)))
@@ -307,7 +315,7 @@ def imagefolder_test(path: str, resolution: int | None = None, channels: int = 3
     root = _existing_folder(path)
     for name in ("train", "test"):
         if not (root / name).is_dir():
-            raise InputError(f"{path}: no folder {name} in it")
+            raise NoTestSplit(f"{path}: no folder {name} in it")
     return _read_folder(root / "test", _class_folders(root / "train"), resolution, channels, None, 0)
 
 

@@ -40,6 +40,7 @@ from convnets.out_of_memory import out_of_memory
 from training import checkpoint
 from training.augment import Samples
 from training.batches import Batches, MemoryBatches, as_scored, as_trained
+from training.data import NoTestSplit
 from training.dataset import Dataset, Images, hold_out
 from training.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
 from training.full_recipe import FullRecipe
@@ -157,9 +158,8 @@ def _splits(config: Any, given: dict[str, Any]) -> tuple[Dataset, Images | None]
         taken = signature(read).parameters
         open_ended = any(one.kind is one.VAR_KEYWORD for one in taken.values())
         test: Images = read(**{name: value for name, value in settings.items() if open_ended or name in taken})
-    except InputError as error:
-        if "no test files" not in str(error) and "no folder test" not in str(error):
-            raise
+    except NoTestSplit:
+        pass
     else:
         if test.pixels.shape[1:] != data.train.pixels.shape[1:]:
             sizes = [f"{pixels.shape[2]} x {pixels.shape[1]}" for pixels in (data.train.pixels, test.pixels)]
