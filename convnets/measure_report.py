@@ -174,7 +174,6 @@ def _row(one: Measured, batches: Sequence[int], before: Measured | None) -> dict
                 "error": "",
                 "time": quartiles_text(timing),
                 "rate": rate_text(timing, batch),
-                "against": ratio_text(timing),
                 "ratio": f"{ratio.median:.3f} ({ratio.lower:.3f} to {ratio.upper:.3f})",
                 "passes": f"{timing.passes:,}",
                 "memory": "–" if timing.memory is None else f"{timing.memory / 2**20:,.0f} MiB",
