@@ -202,6 +202,13 @@ def test_parts_of_a_batch_are_cut_as_in_it() -> None:
     assert torch.equal(cut(pixels, boxes, 28), torch.cat(parts))
 
 
+def test_the_host_never_waits_for_the_device() -> None:
+    """Images of no values: whatever asked for one, as a mask or a number on the host does, would raise."""
+    boxes = random_boxes(alike(5, 32, 40), True, torch.Generator().manual_seed(10))
+    done = cut(torch.empty(5, 32, 40, 3, dtype=torch.uint8, device="meta"), boxes, 24)
+    assert done.device.type == "meta" and done.shape == (5, 24, 24, 3)
+
+
 def test_bad_settings_are_named() -> None:
     boxes = central_boxes(alike(3, 32, 32), 1.0)
     with pytest.raises(InputError, match="side=0"):

@@ -304,6 +304,14 @@ def test_views_of_other_memory_are_read_right() -> None:
     assert torch.equal(Policy.apply(strided, draws), Policy.apply(pixels, draws))
 
 
+def test_the_host_never_waits_for_the_device() -> None:
+    """Images of no values: whatever asked for one, as a mask or a number on the host does, would raise."""
+    draws = (auto_augment() + rand_augment(2, 9)).draw(200, torch.Generator().manual_seed(11))
+    assert len(draws.operation.unique()) == 17
+    done = Policy.apply(torch.empty(200, 8, 9, 3, dtype=torch.uint8, device="meta"), draws)
+    assert done.device.type == "meta" and done.shape == (200, 8, 9, 3)
+
+
 def test_a_policy_of_nothing_copies() -> None:
     pixels = pictures((4, 8, 8, 3))
     same = Policy.apply(pixels, Policy().draw(4, torch.Generator()))

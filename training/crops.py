@@ -88,7 +88,7 @@ def cut(pixels: Tensor, boxes: Boxes, side: int) -> Tensor:
 
     As Pillow's `crop` and then `resize`, columns first, to a level or two: what is outside a box does not shine in. On
     CPUs PyTorch has a kernel for bytes, image by image; on other devices, which that would leave waiting for launches,
-    all images together are two matrix products.
+    all images together are two matrix products, to be kept out of autocast: in half precision levels would be lost.
     Raises InputError if `side` is not a positive number, ValueError if the numbers of images differ.
     """
     check_whole("side", side)
@@ -116,11 +116,10 @@ def _by_products(pixels: Tensor, boxes: Boxes, side: int) -> Tensor:
     )
     columns = _weights(left, broad, width, side)
     columns = torch.where(boxes.mirrored.to(where, non_blocking=True)[:, None, None], columns.flip(1), columns)
-    with torch.autocast(where.type, enabled=False):  # in bfloat16, levels would be lost
-        across = pixels.transpose(1, 2).reshape(images, width, height * channels).float()
-        across = columns.bmm(across).round_().clamp_(0, 255)  # to whole levels between the axes, as Pillow does
-        down = across.view(images, side, height, channels).transpose(1, 2).reshape(images, height, side * channels)
-        done = _weights(top, tall, height, side).bmm(down).round_().clamp_(0, 255)
+    across = pixels.transpose(1, 2).reshape(images, width, height * channels).float()
+    across = columns.bmm(across).round_().clamp_(0, 255)  # to whole levels between the axes, as Pillow does
+    down = across.view(images, side, height, channels).transpose(1, 2).reshape(images, height, side * channels)
+    done = _weights(top, tall, height, side).bmm(down).round_().clamp_(0, 255)
     return done.view(images, side, side, channels).to(torch.uint8)
 
 

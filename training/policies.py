@@ -84,15 +84,15 @@ V0 = (
 
 
 def auto_augment() -> Policy:
-    """AutoAugment v0: one of 25 pairs of operations for each image. Level 9, all it has, moves an image by its side."""
+    """AutoAugment v0: one of 25 pairs of operations for each image."""
     return Policy((tuple(tuple(_step(*step, translate=250 / _SIDE) for step in pair) for pair in V0),))
 
 
 def rand_augment(layers: int = 2, magnitude: float = 9) -> Policy:
     """RandAugment: `layers` times one of 16 operations, all at level `magnitude`, always applied.
 
-    The defaults are its paper's for ResNet-50; EfficientNet-B5 has 2 and 17 there, B7 2 and 28. Levels above 10 go on
-    as the formulas do, so that from 20 on posterize and from 10 on solarize do nothing. Raises InputError.
+    tensorflow/tpu advises 1 to 3 layers and magnitudes from 5 to 30. Above level 10 the formulas go on, so that from 10
+    on solarize does nothing, and from 20 on posterize. Raises InputError.
     """
     check_whole("layers", layers)
     check_number("magnitude", magnitude, least=0)
