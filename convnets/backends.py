@@ -44,8 +44,8 @@ def prepare(backend: str, module: nn.Module, images: Tensor, threads: int = 1) -
     compiled  folded, through torch.compile; needs a C++ compiler for a CPU, Triton for a GPU.
     onnx      in ONNX Runtime, from the file that `write_onnx` writes; float32.
 
-    Denormal numbers, which make CPUs slow, are left on: flushing them is a switch of the whole thread, and no network
-    of ours makes any.
+    Denormal numbers, which make CPUs slow, are not flushed to zero: that is a switch of the whole thread, and the
+    reference networks, freshly initialised, make none.
     Raises InputError where the backend cannot run here, or not with this dtype.
     """
     if backend not in BACKENDS:
