@@ -82,7 +82,8 @@ def build(arch: Arch, seed: int | None = None) -> ConvNet:
         stages.append(blocks)
     head: nn.Module = conv_norm(arch, channels, arch.head_channels, 1) if arch.head_channels else nn.Identity()
     net = ConvNet(stem, stages, head, arch.dropout, nn.Linear(arch.head_channels or channels, arch.classes))
-    _initialise(net)
+    if not net.classifier.weight.is_meta:  # there is nothing to draw, and torch would import its compiler for it
+        _initialise(net)
     return net
 
 
