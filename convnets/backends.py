@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from convnets.errors import InputError
 from convnets.inference import folded
 from convnets.onnx_file import onnx_runner, write_onnx
-from convnets.timing import torch_threads
+from convnets.threads import torch_threads
 
 BACKENDS = ("eager", "folded", "compiled", "onnx")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

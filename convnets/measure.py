@@ -39,6 +39,7 @@ from convnets.measure_report import (
     short_name,
 )
 from convnets.reference import NAMES, reference
+from convnets.threads import torch_threads
 from convnets.timing import (
     ThisMachine,
     Timing,
@@ -48,7 +49,6 @@ from convnets.timing import (
     prepared,
     random_images,
     timed,
-    torch_threads,
 )
 from pages.style import png
 

@@ -6,7 +6,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +16,7 @@ from convnets.checks import check_number, check_whole
 from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, build_network
 from convnets.out_of_memory import out_of_memory
+from convnets.threads import torch_threads
 
 LEAST_PASSES = 5  # fewer say nothing of their spread
 WARM_UP = 0.2  # share of the time limit: caches fill, clocks rise, libraries choose their kernels
@@ -237,17 +237,6 @@ def fits(batch_size: int, kind: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise DoesNotFit(f"out of memory at batch {batch_size} on {kind}") from error
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Torch uses `count` threads within, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _turn(run: Callable[[], object], one_pass: Callable[[Callable[[], object]], float], least: float) -> list[float]:

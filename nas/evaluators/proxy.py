@@ -17,6 +17,7 @@ from convnets.checks import check_whole
 from convnets.errors import InputError
 from convnets.network import Network, build_network
 from convnets.out_of_memory import out_of_memory
+from convnets.threads import torch_threads
 from nas.evaluator import EvaluationFailed, Measurement
 from training.augment import Samples, samples
 from training.dataset import Dataset
@@ -93,7 +94,7 @@ class Proxy:
         Raises as an evaluation does.
         """
         train_set, val_set = self._placed(self._side(network))
-        with self._own_failures(train_set), _threads(threads):
+        with self._own_failures(train_set), torch_threads(threads):
             module = self._built(network, 0, train_set)
             return forecast_seconds(module, train_set, val_set, self.recipe, self.score_every)
 
@@ -193,14 +194,3 @@ class Proxy:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_samples": {}}  # each worker puts the images on its own device
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Inside, torch computes with so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
