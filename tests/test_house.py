@@ -45,7 +45,8 @@ ROOMS = {
     "hydra": ("conf/",),
     "omegaconf": ("conf/", "nas/search.py", "nas/report.py", "nas/experiment.py"),
     "torch": (
-        "convnets/blocks.py", "convnets/build.py", "convnets/network.py", "convnets/out_of_memory.py", "convnets/threads.py",
+        "convnets/blocks.py", "convnets/build.py", "convnets/network.py", "convnets/out_of_memory.py",
+        "convnets/threads.py",
         "convnets/timing.py", "convnets/measure.py", "convnets/inference.py", "convnets/backends.py",
         "convnets/onnx_file.py", "convnets/export.py", "convnets/checkpoints.py",
         "search_spaces/testing.py", "training/", "nas/controllers/rl.py", "nas/evaluators/proxy.py",
