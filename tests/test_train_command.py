@@ -112,8 +112,9 @@ def test_the_test_split_is_read_once_and_scored_once(monkeypatch: pytest.MonkeyP
     read, evaluate = data.digits_test, sys.modules["training.train"].evaluate  # type: ignore[attr-defined]
     monkeypatch.setattr(data, "digits_test", lambda: reads.append(1) or read())  # type: ignore[func-returns-value]
     monkeypatch.setattr(
-        "training.train.evaluate", lambda module, samples, *rest: scores.append(len(samples)) or evaluate(module, samples)
-    )  # fmt: skip
+        "training.train.evaluate",
+        lambda module, samples, *_: scores.append(len(samples)) or evaluate(module, samples),
+    )
     assert main([*SMALL, "name=once"]) == 0
     assert main([*SMALL, "name=once"]) == 0
     assert scores.count(179) == 1
@@ -364,7 +365,7 @@ def test_a_logger_never_stops_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
         return log
 
-    monkeypatch.setattr("training.train._tensorboard", broken)
+    monkeypatch.setattr("training.metrics.tensorboard", broken)
     assert main([*SMALL, "name=run", "tensorboard=true"]) == 0
     assert capsys.readouterr().out.count("no more metrics are logged: no space left") == 1
 

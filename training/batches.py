@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.augment import Samples, Views, random_views, seen
+from training.crops import Boxes, central_boxes, cut, random_boxes
 from training.dataset import Dataset, Images
 from training.full_recipe import FullRecipe
 
-_PART = 1024  # images that are cropped and resized at once
+_PART = 1024  # images that are cropped at once
 
 
 class Batches(Protocol):
@@ -42,7 +43,7 @@ class _Draws:
     """All that is random about the images of an epoch, in the order in which they come."""
 
     order: Tensor
-    views: Views
+    views: Views | Boxes
     policy: Any
 
 
@@ -72,11 +73,12 @@ class MemoryBatches:
             self._drawn = epoch, self._draws(epoch)
         draws, part = self._drawn[1], slice(place * self.size, (place + 1) * self.size)
         recipe, samples, index = self._recipe, self._samples, draws.order[part]
-        pixels = seen(samples.pixels[index], draws.views[part], self._shift)
+        side, views = recipe.side(epoch, self._side), draws.views[part]
+        pixels = samples.pixels[index]
+        pixels = cut(pixels, views, side) if isinstance(views, Boxes) else seen(pixels, views, self._shift)
         if recipe.policy is not None:
             pixels = recipe.policy.apply(pixels, draws.policy[part])
         images = samples.normalised(pixels)
-        side = recipe.side(epoch, images.shape[3])
         if side != images.shape[3]:
             images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
         return images, samples.labels[index]
@@ -88,16 +90,22 @@ class MemoryBatches:
     def _draws(self, epoch: int) -> _Draws:
         where, count = self._samples.labels.device, self.steps * self.size
         order, moved, treated = (_generator(self._seed, use, epoch) for use in range(3))
-        policy = self._recipe.policy
+        samples, policy = self._samples, self._recipe.policy
+        views: Views | Boxes
+        if self._recipe.crop:
+            sizes = torch.tensor(samples.pixels.shape[1:3]).expand(count, 2)
+            views = random_boxes(sizes, samples.flip, moved)
+        else:
+            views = random_views(count, self._shift, samples.flip, moved, where)
         return _Draws(
-            torch.randperm(len(self._samples), generator=order).to(where),
-            random_views(count, self._shift, self._samples.flip, moved, where),
+            torch.randperm(len(samples), generator=order).to(where),
+            views,
             None if policy is None else policy.draw(count, treated),
         )
 
 
 def as_trained(data: Dataset, recipe: FullRecipe, side: int, where: torch.device) -> Samples:
-    """The training images on the device: at `side` pixels, or as they are where they are cropped at random."""
+    """The training images on the device: as they are where they are cropped at random, else at `side` pixels."""
     pixels = data.train.pixels
     placed = torch.from_numpy(pixels).to(where) if recipe.crop else _placed(pixels, 1, side, where)
     return _samples(data, data.train, placed, where)
@@ -114,18 +122,15 @@ def _samples(data: Dataset, images: Images, pixels: Tensor, where: torch.device)
 
 
 def _placed(pixels: NDArray[np.uint8], share: float, side: int, where: torch.device) -> Tensor:
-    """The centre that has `share` of each side, at side x side pixels; in parts, as floats take four times the room."""
+    """The square in the middle of each image with `share` of its shorter side, at side x side pixels."""
     images, height, width, channels = pixels.shape
-    rows, columns = (max(1, round(share * length)) for length in (height, width))
-    top, left = (height - rows) // 2, (width - columns) // 2
+    if share == 1 and height == width == side:
+        return torch.from_numpy(pixels).to(where)
     placed = torch.empty((images, side, side, channels), dtype=torch.uint8, device=where)
+    # In parts, so that the original size is not all on the device.
     for target, part in zip(torch.split(placed, _PART), torch.split(torch.from_numpy(pixels), _PART), strict=True):
-        centre = part[:, top : top + rows, left : left + columns].to(where)
-        if (rows, columns) != (side, side):
-            floats = centre.permute(0, 3, 1, 2).float()
-            floats = functional.interpolate(floats, (side, side), mode="bicubic", antialias=True)
-            centre = floats.round_().clamp_(0, 255).permute(0, 2, 3, 1)
-        target.copy_(centre)
+        boxes = central_boxes(torch.tensor([height, width]).expand(len(part), 2), share)
+        target.copy_(cut(part.to(where), boxes, side))
     return placed
 
 

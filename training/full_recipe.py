@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
+from training.crops import padded
 from training.optim import decayed
 from training.schedule import Cosine, Schedule, Staircase, scaled
 
@@ -56,9 +57,8 @@ class FullRecipe:
     average           decay of the average of weights and batch-norm statistics that is scored and kept; null: none.
     dropout           before the classifier; None: the network's own.
     drop_connect      of its last block, rising linearly from 0 at the first; None: the network's own.
-    crop              smallest share of an image's area that a random crop shows, of aspect 3/4 to 4/3 (Inception's);
-                      None: the whole image.
-    translate         the whole image is shifted by up to this share of its side, either way; black comes in.
+    crop              random crops of 8 to 100% of an image's area (Inception's); otherwise its central square.
+    translate         the central square is shifted by up to this share of its side, either way; black comes in.
     policy            what else is done to images; None: nothing.
     evaluation_crop   share of the side that scoring looks at; "fixed": all but 32 pixels, side / (side + 32).
     enlarge           images smaller than the network's resolution are enlarged to it; otherwise it trains at theirs.
@@ -84,7 +84,7 @@ class FullRecipe:
     average: float | None = 0.9999
     dropout: float | None = None
     drop_connect: float | None = None
-    crop: float | None = None
+    crop: bool = False
     translate: float = 0.0
     policy: Policy | None = None
     evaluation_crop: float | str = 1.0
@@ -114,19 +114,18 @@ class FullRecipe:
             if getattr(self, name) is not None or name in ("label_smoothing", "translate"):
                 check_number(f"recipe.{name}", getattr(self, name), least=0, below=1)
         check_number("recipe.early_epochs", self.early_epochs, least=0, below=1)
-        shares: list[tuple[str, Any]] = [("crop", 1.0 if self.crop is None else self.crop)]
-        shares += [("evaluation_crop", 1.0 if self.evaluation_crop == FIXED else self.evaluation_crop)]
-        for name, value in (*shares, ("early_side", self.early_side)):
+        share: Any = 1.0 if self.evaluation_crop == FIXED else self.evaluation_crop
+        for name, value in (("evaluation_crop", share), ("early_side", self.early_side)):
             if check_number(f"recipe.{name}", value, above=0) > 1:
                 raise InputError(f"recipe.{name}={value}: it must be at most 1")
-        if self.head_only and self.recalibrate:
-            raise InputError(f"recipe.recalibrate={self.recalibrate}: with head_only it must be 0, as statistics stay")
-        if self.crop is not None and self.translate:
-            raise InputError(f"recipe.crop={self.crop} and recipe.translate={self.translate}: give one of them")
-        for name in ("decay_biases", "enlarge", "compile", "new_head", "head_only", "bfloat16"):
+        for name in ("decay_biases", "crop", "enlarge", "compile", "new_head", "head_only", "bfloat16"):
             value = getattr(self, name)
             if not isinstance(value, bool) and not (name == "bfloat16" and value is None):
                 raise InputError(f"recipe.{name}={value}: it must be true or false")
+        if self.head_only and self.recalibrate:
+            raise InputError(f"recipe.recalibrate={self.recalibrate}: with head_only it must be 0, as statistics stay")
+        if self.crop and self.translate:
+            raise InputError(f"recipe.crop=true and recipe.translate={self.translate}: give one of them")
         self._check_parts()
 
     def _check_parts(self) -> None:
@@ -155,7 +154,7 @@ class FullRecipe:
 
     def evaluated_share(self, side: int) -> float:
         """The share of an image's side that scoring at `side` pixels looks at."""
-        return side / (side + 32) if self.evaluation_crop == FIXED else float(self.evaluation_crop)
+        return padded(side) if self.evaluation_crop == FIXED else float(self.evaluation_crop)
 
     def side(self, epoch: int, side: int) -> int:
         """Pixels at which `epoch`, counted from 1, trains, of `side` at the end."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import signal
 import time
@@ -12,14 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from inspect import signature
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
-from hydra.utils import get_object
 from torch import nn
 
 from conf.command import configuration, construct, plain, run
@@ -37,20 +33,25 @@ from convnets.errors import InputError
 from convnets.named import named
 from convnets.origin import file_source
 from convnets.out_of_memory import out_of_memory
-from training import checkpoint
+from training import checkpoint, metrics
 from training.augment import Samples
 from training.batches import Batches, MemoryBatches, as_scored, as_trained
-from training.data import NoTestSplit
-from training.dataset import Dataset, Images, hold_out
+from training.dataset import Dataset, Images
 from training.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
 from training.full_recipe import FullRecipe
 from training.loop import Diverged, device
+from training.metrics import read_metrics, write_metrics
+from training.splits import takes, test_split, with_test
+
+if TYPE_CHECKING:  # matplotlib takes a second to load
+    from matplotlib.figure import Figure
 
 # What may change between the runs of one training: how it is kept and shown, and by which parts it is computed.
 _FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "tensorboard")  # the data is known by its hash
 _FREE_OF_RECIPE = ("accumulate", "compile")
 _SMALL_IMAGES = 64  # pixels below which a stem keeps them all
 _MANY_CLASSES = 1000  # from which on the classifier's initialiser starts at a loss near log(classes)
+_SECONDS_BETWEEN_REPORTS = 60
 WEIGHTS = "weights.safetensors"
 
 
@@ -132,44 +133,28 @@ class _Asked:
         """The command line that resumes this run."""
         return command_line("training.train", self.arguments, name=self.folder.name)
 
+    @property
+    def export(self) -> str:
+        """The command line that carries the trained network away."""
+        model, weights = self.folder / "model.yaml", self.folder / WEIGHTS
+        return f"python -m convnets.generate baseline={model} phi=0 export=all weights={weights}"
+
 
 # ------------------------------------------------------------------------------------------------- before the training
 
 
-def _splits(config: Any, given: dict[str, Any]) -> tuple[Dataset, Images | None]:
-    """What is trained on and what is held out of it; and the test split, if there is one.
+def _splits(config: Any, given: Mapping[str, Any]) -> tuple[Dataset, Images | None]:
+    """What is trained on and held out; and the test split, if there is one.
 
-    The test split is read now, so that a fault in it shows before days of training, and is looked at once, at the end.
-    Where there is none, but a validation split of the source's own, that is the test, and the held-out images are taken
-    from the training ones.
+    That is read now, so that a fault in it shows before days of training, and looked at once, at the end.
     """
-    target = get_object(given["data"]["_target_"])
-    parameters = signature(target).parameters
-    if "val_fraction" not in parameters:  # a loader of the user's own
-        del config["data"]["val_fraction"]
+    target, settings = str(given["data"]["_target_"]), dict(given["data"])
+    fraction = check_number("data.val_fraction", settings["val_fraction"], above=0, below=1)
+    if not takes(target, "val_fraction"):  # a loader of the user's own that knows what to hold out
+        del config["data"]["val_fraction"], settings["val_fraction"]
     data: Dataset = construct(config, "data")
-    settings = {name: value for name, value in given["data"].items() if name in parameters}
-    module, _, name = given["data"]["_target_"].rpartition(".")
-    try:
-        read = get_object(f"{module}.{name}_test")
-    except (ImportError, ValueError):
-        return data, None
-    try:
-        taken = signature(read).parameters
-        open_ended = any(one.kind is one.VAR_KEYWORD for one in taken.values())
-        test: Images = read(**{name: value for name, value in settings.items() if open_ended or name in taken})
-    except NoTestSplit:
-        pass
-    else:
-        if test.pixels.shape[1:] != data.train.pixels.shape[1:]:
-            sizes = [f"{pixels.shape[2]} x {pixels.shape[1]}" for pixels in (data.train.pixels, test.pixels)]
-            raise InputError(f"training images are {sizes[0]}, those of the test {sizes[1]}; set data.resolution")
-        return data, test
-    if not data.val_given:
-        return data, None
-    fraction = check_number("data.val_fraction", given["data"]["val_fraction"], above=0, below=1)
-    train, held_out = hold_out(data.train, fraction, settings.get("seed", 0), data.classes, "the training images")
-    return replace(data, train=train, val=held_out, val_given=False), data.val
+    test = test_split(target, {name: value for name, value in settings.items() if name != "_target_"})
+    return with_test(data, test, fraction, int(settings.get("seed", 0)))
 
 
 def _fitted(model: Arch, data: Dataset, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
@@ -337,9 +322,10 @@ def _train(
 ) -> None:
     """Train to the end, saving on the way. Raises KeyboardInterrupt, with everything saved, when told to stop."""
     folder, recipe = asked.folder, asked.recipe
-    metrics = [row for row in _read_metrics(folder / "metrics.csv") if int(row["epoch"]) <= training.epochs]
-    total, saved = recipe.epochs * batches.steps, time.monotonic()
-    log = _guarded(_tensorboard(folder / "tensorboard", training.step) if asked.given["tensorboard"] else None)
+    history = [one for one in read_metrics(folder / metrics.FILE) if one.number <= training.epochs]
+    total, saved, shown = recipe.epochs * batches.steps, time.monotonic(), time.monotonic()
+    logs = [metrics.tensorboard(folder / "tensorboard", training.step)] if asked.given["tensorboard"] else []
+    logs = [metrics.guarded(log, say) for log in logs]
     forward = torch.compile(training.module) if recipe.compile else None
 
     def save(accuracy: float | None = None) -> None:
@@ -368,11 +354,15 @@ def _train(
         epochs = fit(training, batches, held_out, recipe, seed, after_step, forward)
         with _own_failures(asked, training, batches):
             for epoch in epochs:
-                metrics.append(_row(epoch))
+                history.append(epoch)
                 # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
-                write_atomically(folder / "metrics.csv", _csv(metrics))
+                write_metrics(folder / metrics.FILE, history)
                 save(epoch.score.accuracy)
-                log(metrics[-1], epoch.step)
+                for log in logs:
+                    log(epoch)
+                if time.monotonic() - shown >= _SECONDS_BETWEEN_REPORTS:
+                    _write_report(asked, training, None)
+                    shown = time.monotonic()
                 if not by_step:
                     text = f"loss {epoch.train_loss:.4f}  held out {epoch.score.accuracy:.4f}"
                     show(text, _best(training))
@@ -418,67 +408,6 @@ def _own_failures(asked: _Asked, training: Training, batches: Batches) -> Iterat
     ) from None
 
 
-_COLUMNS = ("epoch", "step", "lr", "train_loss", "held_out_loss", "held_out_accuracy", "held_out_top5", "seconds")
-
-
-def _row(epoch: Epoch) -> dict[str, str]:
-    score = epoch.score
-    values = (epoch.number, epoch.step, epoch.lr, epoch.train_loss, score.loss, score.accuracy, score.top5)
-    return dict(zip(_COLUMNS, [*map(repr, values), f"{epoch.seconds:.1f}"], strict=True))
-
-
-def _csv(rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of the epochs before; none where there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [row for row in rows if set(row) == set(_COLUMNS) and row["epoch"].isdigit()]
-
-
-Log = Callable[[Mapping[str, str], int], None]
-
-
-def _tensorboard(folder: Path, step: int) -> Log:
-    """Metrics as TensorBoard shows them. Raises InputError where tensorboardX is not installed."""
-    try:
-        from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
-    except ImportError:
-        raise InputError("tensorboard=true: it needs the package tensorboardX") from None
-    writer = SummaryWriter(str(folder), purge_step=step)
-
-    def log(row: Mapping[str, str], step: int) -> None:
-        for name in _COLUMNS[2:]:
-            writer.add_scalar(name, float(row[name]), step)
-        writer.flush()
-
-    return log
-
-
-def _guarded(log: Log | None) -> Log:
-    """`log`, until it raises anything: then it is off, and said so. Nobody's logger stops a training."""
-
-    def guarded(row: Mapping[str, str], step: int) -> None:
-        nonlocal log
-        if log is None:
-            return
-        try:
-            log(row, step)
-        except Exception as error:  # whatever it is
-            log = None
-            say(f"warning: no more metrics are logged: {' '.join(str(error).split()) or type(error).__name__}")
-
-    return guarded
-
-
 # --------------------------------------------------------------------------------------------------- after the training
 
 
@@ -498,6 +427,7 @@ def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Sam
             test = evaluate(module, tested, recipe.bfloat16)
         # One write, by which the run is finished: the test split is not looked at again.
         write_json(folder / "summary.json", _summary(asked, training, score, test, kept))
+        _write_report(asked, training, test)
     summary = json.loads((folder / "summary.json").read_text())
     test = summary["test"]
     accuracy = "no test split" if test is None else f"test accuracy {test['accuracy']:.4f} (top 5: {test['top5']:.4f})"
@@ -505,8 +435,8 @@ def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Sam
         f"{accuracy}; held out {summary['held_out']['accuracy']:.4f} after epoch {summary['epoch']}, "
         f"{duration_text(summary['seconds'])} of training\n"
         f"written: {folder}/ with {WEIGHTS}, model.yaml, metrics.csv, summary.json, checkpoints\n"
-        f"carry it away:\n  python -m convnets.generate baseline={folder}/model.yaml phi=0 export=all "
-        f"weights={folder}/{WEIGHTS}"
+        f"look at it: {folder}/report.html\n"
+        f"carry it away:\n  {asked.export}"
     )
     return 0
 
@@ -560,6 +490,66 @@ def _summary(
         "test": None if test is None else asdict(test),
         "weights": dict(weights),
     }
+
+
+# ------------------------------------------------------------------------------------------------------------- the page
+
+
+def _write_report(asked: _Asked, training: Training, test: Score | None) -> None:
+    """`report.html`, of a run that may go on."""
+    from pages.page import drawing, render  # with matplotlib, which takes a second
+
+    folder, recipe, costs = asked.folder, asked.recipe, cost(asked.arch)
+    history = read_metrics(folder / metrics.FILE)
+    best = max(history, key=lambda one: (one.score.accuracy, one.number))
+    facts = [("test accuracy", f"{test.accuracy:.2%}")] if test else []
+    facts += [
+        (f"best on the images held out, epoch {best.number}", f"{best.score.accuracy:.2%}"),
+        (f"at {asked.arch.resolution} px", macs_text(costs.macs)),
+        ("parameters", f"{costs.params:,}"),
+        (f"{len(history)} epochs, {history[-1].step:,} steps", duration_text(history[-1].seconds)),
+    ]
+    data = asked.data
+    text = render(
+        Path(__file__).with_name("train.html"),
+        folder.name,
+        [],
+        (folder / "config.yaml").read_text(),
+        title=f"{asked.given['model']} trained by recipe {asked.names['recipe']} on {asked.names['data']}",
+        unfinished="" if asked.finished else f"{len(history)} of {recipe.epochs} epochs so far",
+        facts=facts,
+        images=f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
+        + ("no test split." if asked.test is None else f"{len(asked.test):,} looked at once, at the end."),
+        curves=drawing(_curves(history), "loss and accuracy by epoch"),
+        caption="Losses are cross-entropies in nats, that of training with label smoothing and of augmented images. "
+        "Accuracy is that of the network that is kept"
+        + ("." if recipe.average is None else ": of the average of the weights."),
+        commands=[asked.export] if asked.finished else [asked.command],
+    )
+    write_atomically(folder / "report.html", text)
+
+
+def _curves(history: Sequence[Epoch]) -> Figure:
+    from pages.style import BLUE, MUTED, ORANGE, styled
+
+    epochs = [one.number for one in history]
+    marker = "o" if len(epochs) < 3 else ""
+    with styled((9.0, 3.4)) as figure:
+        losses, accuracies = figure.subplots(1, 2)
+        losses.set_title("Loss")
+        losses.plot(epochs, [one.train_loss for one in history], MUTED, marker=marker, label="training")
+        losses.plot(epochs, [one.score.loss for one in history], BLUE, marker=marker, label="held out")
+        accuracies.set_title("Accuracy held out")
+        accuracies.plot(epochs, [one.score.accuracy for one in history], BLUE, marker=marker, label="top 1")
+        if any(one.score.top5 < 1 for one in history):
+            accuracies.plot(epochs, [one.score.top5 for one in history], ORANGE, marker=marker, label="top 5")
+        accuracies.yaxis.set_major_formatter("{x:.0%}")
+        for axes in (losses, accuracies):
+            axes.set_xlabel("epoch")
+            axes.set_xlim(min(epochs) - 0.5 if len(epochs) < 3 else 1, max(epochs) + (0.5 if len(epochs) < 3 else 0))
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend()
+    return figure
 
 
 if __name__ == "__main__":

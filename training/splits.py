@@ -1,0 +1,65 @@
+"""What is trained on, what is held out of it, and what is the test."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import replace
+from inspect import Parameter, signature
+from typing import Any
+
+from convnets.errors import InputError
+from training.data import NoTestSplit
+from training.dataset import Dataset, Images, hold_out
+
+
+def takes(target: str, name: str) -> bool:
+    """Whether the function at the dotted path `target` has a parameter `name`; InputError if there is no function."""
+    return name in _parameters(_found(target))
+
+
+def test_split(target: str, settings: Mapping[str, Any]) -> Images | None:
+    """The test images that go with the loader at the dotted path `target`, read with the loader's `settings`.
+
+    They are what the function `..._test` beside it returns, as in `training.data`; None where there is none, or its
+    source has no test split. Raises InputError as it does.
+    """
+    try:
+        read = _found(f"{target}_test")
+    except InputError:
+        return None
+    parameters = _parameters(read)
+    open_ended = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
+    try:
+        images: Images = read(**{name: value for name, value in settings.items() if open_ended or name in parameters})
+    except NoTestSplit:
+        return None
+    return images
+
+
+def with_test(data: Dataset, test: Images | None, fraction: float, seed: int) -> tuple[Dataset, Images | None]:
+    """The data, and the test split if there is one.
+
+    Where there is none, but a validation split of the source's own, that becomes the test, and `fraction` of the
+    training images is held out in its place: what a run is chosen and stopped by is never what it is reported by.
+    Raises InputError where the test's images are of another size.
+    """
+    if test is None and data.val_given:
+        train, held_out = hold_out(data.train, fraction, seed, data.classes, "the training images")
+        return replace(data, train=train, val=held_out, val_given=False), data.val
+    if test is not None and test.pixels.shape[1:] != data.train.pixels.shape[1:]:
+        sizes = [f"{pixels.shape[2]} x {pixels.shape[1]}" for pixels in (data.train.pixels, test.pixels)]
+        raise InputError(f"training images are {sizes[0]} pixels, those of the test {sizes[1]}; set data.resolution")
+    return data, test
+
+
+def _found(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{target}: cannot be found ({error})") from None
+
+
+def _parameters(function: Any) -> Mapping[str, Parameter]:
+    return signature(function).parameters
