@@ -98,7 +98,8 @@ def test_it_writes_what_the_contract_names(folder: Path, capsys: pytest.CaptureF
     build(arch).load_state_dict(state)
     assert read_origin(run / "model.yaml")["weights"]["sha256"] == result["weights"]["sha256"]
     with safe_open(run / "weights.safetensors", "pt") as file:
-        assert len(json.loads(file.metadata()["class_names"])) == 10
+        about = json.loads(file.metadata()["about"])
+    assert len(json.loads(about["class_names"])) == 10 and about["key"] == arch.key()
     assert "<svg" in (run / "report.html").read_text()
 
     before = contents(run)

@@ -444,7 +444,7 @@ def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Sam
 def _write_network(asked: _Asked, module: nn.Module) -> dict[str, str]:
     """The weights, and the network as an `Arch`; each says what it takes to use them. Returns the weights' origin."""
     mean, std = asked.data.mean.tolist(), asked.data.std.tolist()
-    about = {
+    about: dict[str, Any] = {
         "made_by": "training.train",
         "run": asked.folder.name,
         "model": str(asked.given["model"]),
@@ -457,7 +457,8 @@ def _write_network(asked: _Asked, module: nn.Module) -> dict[str, str]:
         "class_names": list(asked.data.classes),
     }
     path = asked.folder / WEIGHTS
-    save_weights(module.state_dict(), path, {name: json.dumps(value) for name, value in about.items()})
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+    save_weights(module.state_dict(), path, texts)
     source = file_source(path)
     write_arch(asked.arch, asked.folder / "model.yaml", {**about, "weights": {**source, "file": WEIGHTS}})
     return source
