@@ -29,5 +29,5 @@ def short_name(text: str) -> str:
     if text in NAMES:
         return text
     path = Path(text)
-    word = path.resolve().parent.name if path.stem in ("best", "scaling") else path.stem
+    word = path.resolve().parent.name if path.stem in ("best", "model", "scaling") else path.stem
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", word).strip("._-") or "network"

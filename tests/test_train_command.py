@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,6 +320,7 @@ def spoiled(folder: Path) -> None:
         (["name=done", "seed=3"], "was trained with seed=0, not 3"),
         (["name=done", *OF_IMAGES], "was trained with"),
         (["name=other"], "holds another command's results"),
+        (["name=bare"], "holds results without their checkpoints"),
         (["name=../up"], "name=../up"),
     ],
 )  # fmt: skip
@@ -327,6 +329,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(folder: Path, arguments: l
     main([*SMALL, "name=done", "recipe.epochs=1"])
     (folder / "runs/other").mkdir()
     (folder / "runs/other/config.yaml").write_text(yaml.safe_dump({"budget": 3}))
+    shutil.copytree("runs/done", "runs/bare", ignore=shutil.ignore_patterns("checkpoints"))
     before = contents(folder)
     with pytest.raises(InputError) as caught:
         main([*SMALL, "recipe.epochs=1", *arguments])

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
 
     _introduce(asked, batches, training)
     with locked(folder):
-        if state is None or not asked.finished:
+        if not asked.finished:
             write_config(folder, config)
             try:
                 _train(asked, training, batches, held_out, seed, every)
@@ -226,8 +227,8 @@ def _data_hash(data: Dataset) -> str:
     digest = hashlib.sha256(repr((data.classes, data.flip)).encode())
     for images in (data.train, data.val):
         digest.update(repr(images.pixels.shape).encode())
-        digest.update(images.labels.tobytes())
-        digest.update(images.pixels.tobytes())
+        digest.update(np.ascontiguousarray(images.labels).data)
+        digest.update(np.ascontiguousarray(images.pixels).data)
     return digest.hexdigest()
 
 
@@ -240,8 +241,10 @@ def _state_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] |
     before = checkpoint.settings_of(checkpoints)
     config = folder / "config.yaml"
     if before is None:
-        if config.exists() and "recipe" not in (yaml.safe_load(config.read_text()) or {}):
-            raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
+        ours = not config.exists() or "recipe" in (yaml.safe_load(config.read_text()) or {})
+        if not ours or (folder / "summary.json").exists():
+            what = "results without their checkpoints" if ours else "another command's results"
+            raise InputError(f"name={folder.name}: {folder} holds {what}; give another name=")
         return None
     for option, value in _flat(settings).items():
         earlier = _flat(before).get(option)
