@@ -31,6 +31,8 @@ from convnets.errors import InputError
 from convnets.origin import read_origin
 from tests.conftest import hear_ctrl_c
 from training import data
+from training.dataset import Dataset, Images
+from training.splits import with_test
 from training.train import main
 
 TINY = Arch(
@@ -139,6 +141,8 @@ FORKS = """
 import os, sys
 from conf.command import configuration
 from training.data import digits
+from training.dataset import Dataset, Images
+from training.splits import with_test
 from training.train import main
 digits(), configuration("training.train", "train", ["model=tiny.yaml"])  # what is slow the first time
 for line in sys.stdin:
@@ -284,16 +288,26 @@ def test_without_a_test_split_a_given_validation_split_is_the_test(
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
-def spoiled(folder: Path) -> None:
-    """What bad options name."""
+@pytest.fixture(scope="module")
+def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what bad options name. Nothing is written there, so that all can share it."""
+    folder = tmp_path_factory.mktemp("spoiled")
     image_folder(folder / "images")
     image_folder(folder / "holed")
     for file in (folder / "holed/train/class1").iterdir():
         file.unlink()
     torch.save({"weights": torch.zeros(3)}, folder / "other.pt")
-    Path("broken.safetensors").write_bytes(b"nothing")
+    (folder / "broken.safetensors").write_bytes(b"nothing")
     other = build(Arch(TINY.stem, (Stage("mbconv", 5, 2, channels=8, repeats=2),), in_channels=1, classes=10))
     save_file(other.state_dict(), folder / "another.safetensors")
+    write_arch(TINY, folder / "tiny.yaml")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        main([*SMALL, "name=done", "recipe.epochs=1"])
+    shutil.copytree(folder / "runs/done", folder / "runs/bare", ignore=shutil.ignore_patterns("checkpoints"))
+    (folder / "runs/other").mkdir()
+    (folder / "runs/other/config.yaml").write_text(yaml.safe_dump({"budget": 3}))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -311,6 +325,7 @@ def spoiled(folder: Path) -> None:
         (["resolution=0"], "resolution=0"),
         (["stem_stride=x"], "stem_stride=x"),
         (["from=missing.pt"], "missing.pt: No such file"),
+        (["from=other.pt"], "other.pt: names neither ours"),
         (["from=broken.safetensors"], "broken.safetensors: damaged"),
         (["from=another.safetensors"], "from=another.safetensors: not the weights of this network"),
         (["from=runs/done", *OF_IMAGES], "it has 10 classes, the data 3; recipe=finetune gives a new head"),
@@ -324,17 +339,15 @@ def spoiled(folder: Path) -> None:
         (["name=../up"], "name=../up"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line_and_nothing_is_written(folder: Path, arguments: list[str], said: str) -> None:
-    spoiled(folder)
-    main([*SMALL, "name=done", "recipe.epochs=1"])
-    (folder / "runs/other").mkdir()
-    (folder / "runs/other/config.yaml").write_text(yaml.safe_dump({"budget": 3}))
-    shutil.copytree("runs/done", "runs/bare", ignore=shutil.ignore_patterns("checkpoints"))
-    before = contents(folder)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    spoiled: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(spoiled)
+    before = contents(spoiled)
     with pytest.raises(InputError) as caught:
         main([*SMALL, "recipe.epochs=1", *arguments])
     assert said in str(caught.value) and "\n" not in str(caught.value)
-    assert contents(folder) == before
+    assert contents(spoiled) == before
 
 
 def test_a_checkpoint_of_another_network_names_the_parameters(folder: Path) -> None:
@@ -388,3 +401,16 @@ def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match="out of memory at recipe.batch_size=256 and 8 px; recipe.accumulate=2"):
         main([*SMALL, "name=run"])
     assert main([*SMALL, "name=run", "recipe.accumulate=4"]) == 0
+
+
+def test_what_chooses_is_neither_trained_on_nor_reported() -> None:
+    pixels = np.arange(120, dtype=np.uint8).reshape(120, 1, 1, 1)
+    labels = np.arange(120) % 3
+    given = Dataset(Images(pixels[:90], labels[:90]), Images(pixels[90:], labels[90:]), ("a", "b", "c"), val_given=True)
+    data, test = with_test(given, None, 0.1, 0)
+    parts = [set(images.pixels.ravel()) for images in (data.train, data.val, test or data.val)]
+    assert [len(part) for part in parts] == [81, 9, 30]
+    assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+    own = replace(given, val_given=False)
+    assert with_test(own, None, 0.1, 0) == (own, None)
+    assert with_test(given, own.val, 0.1, 0) == (given, own.val)
