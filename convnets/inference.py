@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import nn
+
+_Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 def folded(module: nn.Module) -> nn.Module:
@@ -18,15 +21,19 @@ def folded(module: nn.Module) -> nn.Module:
     """
     module = copy.deepcopy(module).eval().requires_grad_(False)
     for sequence in module.modules():
-        if not isinstance(sequence, nn.Sequential):
+        if not isinstance(sequence, nn.Sequential) or type(sequence).forward is not nn.Sequential.forward:
             continue
-        layers = list(sequence.named_children())
+        layers = list(sequence._modules.items())  # named_children() leaves out a layer's second place
         for (conv_name, conv), (norm_name, norm) in zip(layers, layers[1:], strict=False):
-            # A subclass may compute anything.
-            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
+            if _is_plain(conv, nn.Conv2d) and _is_plain(norm, nn.BatchNorm2d) and norm.running_mean is not None:
                 setattr(sequence, conv_name, _fold(conv, norm))
                 delattr(sequence, norm_name)
     return module
+
+
+def _is_plain(layer: nn.Module | None, kind: type[_Layer]) -> TypeGuard[_Layer]:
+    """Whether the layer computes what its kind does: a subclass may compute anything, and so may a hook."""
+    return type(layer) is kind and not layer._forward_hooks and not layer._forward_pre_hooks
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -111,3 +112,42 @@ def test_layout_dtype_and_random_generator() -> None:
     assert {parameter.dtype for parameter in fast.parameters()} == {torch.bfloat16}
     stem = fast.get_submodule("stem.conv")
     assert isinstance(stem, nn.Conv2d) and stem.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Doubled(nn.Sequential):
+    def forward(self, images: Tensor) -> Tensor:
+        for layer in self:
+            images = 2 * layer(images)
+        return images
+
+
+def shared_activation() -> nn.Module:
+    activation = nn.ReLU()
+    return nn.Sequential(activation, nn.Conv2d(3, 4, 1), activation, nn.BatchNorm2d(4))
+
+
+def hooked() -> nn.Module:
+    conv = nn.Conv2d(3, 4, 1)
+    conv.register_forward_hook(lambda module, given, output: output.relu())
+    return nn.Sequential(conv, nn.BatchNorm2d(4))
+
+
+@pytest.mark.parametrize(
+    "make", [shared_activation, hooked, lambda: Doubled(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))]
+)  # fmt: skip
+def test_where_something_comes_between_nothing_is_folded(make: Callable[[], nn.Module]) -> None:
+    net = make()
+    with torch.no_grad():
+        net(torch.randn(8, 3, 8, 8) * 2 + 1)
+    images = torch.randn(4, 3, 8, 8)
+    assert torch.equal(folded(net)(images), net.eval()(images))
+
+
+def test_layers_in_two_places_fold_with_what_follows_them() -> None:
+    conv = nn.Conv2d(3, 3, 1)
+    net = nn.Sequential(conv, nn.BatchNorm2d(3), conv, nn.BatchNorm2d(3))
+    with torch.no_grad():
+        net(torch.randn(8, 3, 8, 8) * 2 + 1)
+    fast, images = folded(net), torch.randn(4, 3, 8, 8)
+    assert difference(fast(images), net.eval()(images).detach()) < 1e-5
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
