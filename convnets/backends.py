@@ -18,6 +18,18 @@ BACKENDS = ("eager", "folded", "compiled", "onnx")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def check_form(backend: str, kind: str, dtype: str) -> None:
+    """InputError unless the backend is one of ours and runs on such a device with such numbers."""
+    if backend not in BACKENDS:
+        raise InputError(f"backend={backend}: it must be one of {', '.join(BACKENDS)}")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype}: it must be one of {', '.join(DTYPES)}")
+    if dtype == "float16" and kind == "cpu":
+        raise InputError("dtype=float16: it is for CUDA; a CPU takes float32 and bfloat16")
+    if backend == "onnx" and dtype != "float32":
+        raise InputError(f"dtype={dtype}: backend=onnx computes in float32")
+
+
 def on_device(module: nn.Module, kind: str, dtype: str = "float32", channels_last: bool = True) -> nn.Module:
     """`module` itself, moved: to the CPU or to the CUDA device, with its floating-point weights as `dtype`.
 
@@ -27,8 +39,7 @@ def on_device(module: nn.Module, kind: str, dtype: str = "float32", channels_las
         raise InputError(f"kind={kind}: it must be cpu or cuda")
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError("kind=cuda: there is no CUDA device here")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype}: it must be one of {', '.join(DTYPES)}")
+    check_form("eager", kind, dtype)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return module.to(kind, DTYPES[dtype]).to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
@@ -48,8 +59,7 @@ def prepare(backend: str, module: nn.Module, images: Tensor, threads: int = 1) -
     reference networks, freshly initialised, make none.
     Raises InputError where the backend cannot run here, or not with this dtype.
     """
-    if backend not in BACKENDS:
-        raise InputError(f"backend={backend}: it must be one of {', '.join(BACKENDS)}")
+    check_form(backend, images.device.type, str(images.dtype).removeprefix("torch."))
     if backend == "onnx":
         return _in_onnx_runtime(module, images, threads)
     network: Callable[[Tensor], Tensor] = module if backend == "eager" else folded(module)
@@ -70,8 +80,6 @@ def prepare(backend: str, module: nn.Module, images: Tensor, threads: int = 1) -
 
 
 def _in_onnx_runtime(module: nn.Module, images: Tensor, threads: int) -> Callable[[Tensor], Tensor]:
-    if images.dtype != torch.float32:
-        raise InputError(f"dtype={str(images.dtype).removeprefix('torch.')}: backend=onnx computes in float32")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "network.onnx")
         write_onnx(module, images, path)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convnets.arch import Arch
+from convnets.backends import check_form, on_device, prepare
 from convnets.checks import check_number, check_whole
 from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, build_network
@@ -39,7 +40,7 @@ class Timing:
 
     median, lower, upper  the median and the quartiles over all passes after the warm-up.
     passes                how many there were.
-    memory                the most bytes that were allocated for it on the CUDA device at a time; None on a CPU.
+    memory                as `Prepared.memory`.
     ratio                 its seconds over those of the first one that was timed in the same rounds.
     """
 
@@ -84,32 +85,6 @@ def timed(
             return [_timing(rounds, place) for place in range(len(passes))]
 
 
-def latency(
-    network: Network,
-    kind: str = "cpu",
-    batch_size: int = 1,
-    threads: int = 1,
-    resolution: int | None = None,
-    channels_last: bool = True,
-    spread: float = 0.03,
-    seconds: float = 1.0,
-    backend: str = "eager",
-    dtype: str = "float32",
-) -> Timing:
-    """Time forward passes of `network` in evaluation mode on random images, prepared by a backend of convnets.backends.
-
-    Passes are timed until the quartiles are no further apart than `spread` of the median, or for `seconds`. Other work
-    on the machine makes passes slower, never faster: where the quartiles lie far apart, trust the lower one.
-    `resolution` replaces the network's own. On CUDA, convolutions may use TF32, as torch lets them by default.
-    Torch's number of threads and its random generator are as before afterwards.
-    Raises DoesNotFit where the memory of the device is too small, InputError for what the backend cannot prepare.
-    """
-    with torch_threads(threads), torch.random.fork_rng(devices=[]), fits(batch_size, kind):
-        images = random_images(network, kind, batch_size, resolution, channels_last, dtype)
-        ready = prepared(initialised(network), backend, images, threads, channels_last)
-        return replace(timed([ready.run], kind, spread, seconds)[0], memory=ready.memory)
-
-
 class ThisMachine:
     """The device model that measures: "latency", seconds per image, and "throughput", images per second."""
 
@@ -127,7 +102,13 @@ class ThisMachine:
         backend: str = "eager",
         dtype: str = "float32",
     ) -> None:
-        """As `latency`; kind None is the CUDA device where there is one, else the CPU."""
+        """Of forward passes of `batch_size` random images, in the form of `backend` (`convnets.backends`).
+
+        kind        cpu or cuda; None is the CUDA device where there is one, else the CPU.
+        threads     of the CPU.
+        resolution  replaces the network's own.
+        spread      enough when the quartiles are no further apart, as a share of the median; or after `seconds`.
+        """
         if kind not in (None, "cpu", "cuda"):
             raise InputError(f"kind={kind}: it must be cpu or cuda, or null for what there is")
         if kind == "cuda" and not torch.cuda.is_available():
@@ -146,27 +127,22 @@ class ThisMachine:
         check_form(backend, self.kind, dtype)
 
     def timing(self, network: Network) -> Timing:
-        """Time the network. Raises DoesNotFit where it is too large."""
-        return latency(network, **vars(self))
+        """Time the network in evaluation mode.
+
+        Other work on the machine makes passes slower, never faster: where the quartiles lie far apart, trust the lower
+        one. On CUDA, convolutions may use TF32, as torch lets them by default. Torch's number of threads and its random
+        generator are as before afterwards.
+        Raises DoesNotFit where the memory of the device is too small, InputError for what the backend cannot prepare.
+        """
+        with torch_threads(self.threads), torch.random.fork_rng(devices=[]), fits(self.batch_size, self.kind):
+            images = random_images(network, self.kind, self.batch_size, self.resolution, self.channels_last, self.dtype)
+            ready = prepared(initialised(network), self.backend, images, self.threads, self.channels_last)
+            return replace(timed([ready.run], self.kind, self.spread, self.seconds)[0], memory=ready.memory)
 
     def costs(self, network: Network) -> Mapping[str, float]:
         """The median, as latency and as throughput. Raises DoesNotFit for a network that is too large."""
         seconds = self.timing(network).median / self.batch_size
         return {"latency": seconds, "throughput": 1 / seconds}
-
-
-def check_form(backend: str, kind: str, dtype: str) -> None:
-    """InputError unless the backend is one of ours and runs on such a device with such numbers."""
-    from convnets.backends import BACKENDS, DTYPES  # they import this file in turn
-
-    if backend not in BACKENDS:
-        raise InputError(f"backend={backend}: it must be one of {', '.join(BACKENDS)}")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype}: it must be one of {', '.join(DTYPES)}")
-    if dtype == "float16" and kind == "cpu":
-        raise InputError("dtype=float16: it is for CUDA; a CPU takes float32 and bfloat16")
-    if backend == "onnx" and dtype != "float32":
-        raise InputError(f"dtype={dtype}: backend=onnx computes in float32")
 
 
 def initialised(network: Network, seed: int = 0) -> nn.Module:
@@ -201,7 +177,8 @@ class Prepared:
     """A forward pass that may be timed.
 
     run     gives the logits [batch, classes] of the same images each time.
-    memory  the most bytes that its weights and a pass hold on the CUDA device at a time; None on a CPU.
+    memory  the most bytes that its weights and a pass hold on the CUDA device at a time, the images left out; None on a
+            CPU, and of ONNX Runtime, whose memory PyTorch does not see.
     """
 
     run: Callable[[], Tensor]
@@ -216,13 +193,10 @@ def prepared(
     channels_last: bool = True,
 ) -> Prepared:
     """`module`, which may be moved and changed for it, in the form of `backend` on `images`, passed once at least."""
-    from convnets.backends import on_device, prepare  # they import this file in turn
-
     kind, dtype = images.device.type, str(images.dtype).removeprefix("torch.")
     before = torch.cuda.memory_allocated() if kind == "cuda" else 0
     call = prepare(backend, on_device(module, kind, dtype, channels_last), images, threads)
-
-    if kind == "cpu":
+    if kind == "cpu" or backend == "onnx":
         return Prepared(lambda: call(images), None)
     torch.cuda.reset_peak_memory_stats()
     call(images)
@@ -234,7 +208,7 @@ def fits(batch_size: int, kind: str) -> Iterator[None]:
     """Raises DoesNotFit where what is done within runs out of memory."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:  # those of ONNX Runtime are of no kind
         if not out_of_memory(error):
             raise
         raise DoesNotFit(f"out of memory at batch {batch_size} on {kind}") from error

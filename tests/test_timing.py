@@ -17,7 +17,7 @@ from convnets import machine, timing
 from convnets.errors import DoesNotFit, InputError
 from convnets.machine import Load, watch_load
 from convnets.reference import EFFICIENTNET_B0
-from convnets.timing import Ratio, ThisMachine, Timing, initialised, latency, prepared, random_images, timed
+from convnets.timing import Ratio, ThisMachine, Timing, initialised, prepared, random_images, timed
 
 _BURN = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"
 SMALL = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2], resolution=32)
@@ -100,7 +100,7 @@ def test_nothing_takes_no_time() -> None:
 @pytest.mark.parametrize("backend", ["eager", "folded", "onnx"])
 def test_the_process_is_as_it_was(backend: str) -> None:
     before, state = torch.get_num_threads(), torch.get_rng_state()
-    latency(SMALL, threads=before + 1, seconds=0.02, backend=backend)
+    ThisMachine("cpu", threads=before + 1, seconds=0.02, backend=backend).timing(SMALL)
     assert torch.get_num_threads() == before and torch.equal(torch.get_rng_state(), state)
 
 
@@ -158,19 +158,24 @@ def test_out_of_memory_is_expected_and_a_bug_is_a_bug(monkeypatch: pytest.Monkey
 
         return build
 
-    monkeypatch.setattr(timing, "build_network", fails_with(torch.OutOfMemoryError("CUDA out of memory")))
-    with pytest.raises(DoesNotFit, match="out of memory at batch 1 on cpu"):
-        latency(SMALL)
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        Exception("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 822083584"),
+    ):
+        monkeypatch.setattr(timing, "build_network", fails_with(error))
+        with pytest.raises(DoesNotFit, match="out of memory at batch 1 on cpu"):
+            ThisMachine("cpu").timing(SMALL)
     monkeypatch.setattr(timing, "build_network", fails_with(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
-        latency(SMALL)
+        ThisMachine("cpu").timing(SMALL)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_on_cuda_memory_is_told(dtype: str) -> None:
-    memory = latency(SMALL, kind="cuda", seconds=0.2, dtype=dtype).memory
+    memory = ThisMachine("cuda", seconds=0.2, dtype=dtype).timing(SMALL).memory
     assert memory is not None and memory > 2 * 1000 * 1280  # the classifier at least
 
 
