@@ -22,8 +22,8 @@ from conf.console import CONSOLE, say
 from conf.progress import Show, progress
 from conf.run_folder import locked, provenance, run_folder, write_config, write_json
 from convnets.arch import Arch
-from convnets.arch_file import read_arch
 from convnets.atomic_file import write_atomically
+from convnets.backends import check_form
 from convnets.checks import check_whole
 from convnets.cost import cost, macs_text
 from convnets.errors import DoesNotFit, InputError
@@ -38,12 +38,12 @@ from convnets.measure_report import (
     report,
     short_name,
 )
-from convnets.reference import NAMES, reference
+from convnets.named import named
+from convnets.reference import reference
 from convnets.threads import torch_threads
 from convnets.timing import (
     ThisMachine,
     Timing,
-    check_form,
     fits,
     initialised,
     prepared,
@@ -57,6 +57,7 @@ THROUGHPUT_BATCH = {"cpu": 8, "cuda": 128}
 # as far as the plain network's: deep ones amplify what rounding does. Elsewhere numbers are coarser, TF32 in
 # convolutions on CUDA too, and the distance is only reported.
 TOLERANCE, TIMES_PLAIN = 1e-4, 10
+COMPARED = 8  # images at most, of the first batch size: in float64 they take their time
 PICTURE_WIDTH = 1600  # pixels
 
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = run_folder(given["name"])
     if folder.exists():
         raise InputError(f"name={folder.name}: {folder} is there already; give another name=")
-    models = {str(name): _network(str(name)) for name in _listed("model", given["model"])}
+    models = {str(name): named("model", str(name)) for name in _listed("model", given["model"])}
     device = construct(config, "device")
     if not isinstance(device, ThisMachine):
         for option in ("backend", "batch_size"):
@@ -81,16 +82,16 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     asked = _asked(given, models, device)
     check_works(asked)
-    found, load = measure(asked)
-    notes = _notes(asked, found, load)
-    _show(asked, found, notes, names["device"])
-    content = _summary(asked, found, load, notes, names["device"])
-    machine = content["machine"]
-    about = {
-        "processor": machine.get("gpu", machine["processor"]), "precision": _precision(device),
-        "channels_last": device.channels_last, "machine": {name: text for name, text in machine.items() if text},
-    }  # fmt: skip
     with _whole(folder):
+        found, load = measure(asked)
+        notes = _notes(asked, found, load)
+        _show(asked, found, notes, names["device"])
+        content = _summary(asked, found, load, notes, names["device"])
+        machine = content["machine"]
+        about = {
+            "processor": machine.get("gpu", machine["processor"]), "precision": _precision(device),
+            "channels_last": device.channels_last, "machine": {name: text for name, text in machine.items() if text},
+        }  # fmt: skip
         write_config(folder, config)
         write_json(folder / "summary.json", content)
         png(measured_figure(found, asked.batches), folder / "measure.png", PICTURE_WIDTH)
@@ -159,25 +160,30 @@ def _measure_batch(asked: Asked, batch: int, rows: Mapping[tuple[str, str], _Row
     device, ready = asked.device, {}
     for model, arch in asked.models.items():
         network: nn.Module | None = None
+        images: Tensor | None = None
         exact: Tensor | None = None
-        images = random_images(arch, "cpu", batch, device.resolution, device.channels_last, seed=asked.seed)
         for backend in asked.backends:
             row, said = rows[model, backend], "prepared"
             try:
                 with fits(batch, device.kind):
-                    network = network or settled(arch, device.resolution, asked.seed)
+                    if network is None or images is None:
+                        network = settled(arch, device.resolution, asked.seed)
+                        images = random_images(
+                            arch, "cpu", batch, device.resolution, device.channels_last, seed=asked.seed
+                        )
                     here = images.to(device.kind, getattr(torch, device.dtype))
                     one = prepared(copy.deepcopy(network), backend, here, device.threads, device.channels_last)
                     if asked.compares and batch == asked.batches[0]:
                         if exact is None:
-                            exact, plain = outputs(network, images, torch.float64), outputs(network, images)
-                        row.difference = difference(one.run(), exact)
+                            few = images[:COMPARED]
+                            exact, plain = outputs(network, few, torch.float64), outputs(network, few)
+                        row.difference = difference(one.run()[:COMPARED], exact)
                         row.of_plain = difference(plain, exact)
                 ready[model, backend] = one
             except (DoesNotFit, InputError) as error:
                 row.errors[batch] = said = one_line(error)
-            done(f"{short_name(model)} {backend}, batch {batch}: {said}", "-")
-    best = "-"
+            done(f"{short_name(model)} {backend}, batch {batch}: {said}", "")
+    best = ""
     try:
         with fits(batch, device.kind):
             timings = timed([one.run for one in ready.values()], device.kind, device.spread, device.seconds)
@@ -261,15 +267,6 @@ def _listed(name: str, value: Any) -> list[Any]:
         if values.count(one) > 1:
             raise InputError(f"{name}: {one} is there twice")
     return values
-
-
-def _network(model: str) -> Arch:
-    """A published network by its name, or the one in a file."""
-    if model in NAMES:
-        return reference(model)
-    if Path(model).suffix in (".yaml", ".yml") or Path(model).exists():
-        return read_arch(model)
-    raise InputError(f"model={model}: no file, and no published network; allowed: FILE.yaml, {', '.join(NAMES)}")
 
 
 # --- what is said and written ----------------------------------------------------------------------------------------
@@ -429,7 +426,7 @@ def _costs(models: Mapping[str, Arch], device: Any, device_name: str) -> dict[st
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[None]:
-    """A new folder, locked; it goes again where what is written to it does not get finished."""
+    """A new folder, locked; it goes again where what is done meanwhile does not get finished."""
     with locked(folder):
         try:
             yield

@@ -18,7 +18,7 @@ from convnets.errors import InputError
 from convnets.machine import Load
 from convnets.measure import main
 from convnets.reference import EFFICIENTNET_B0
-from convnets.timing import ThisMachine, latency
+from convnets.timing import ThisMachine
 
 SMALL = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2], resolution=32)
 QUICK = ("device.seconds=0.05", "device.resolution=32")
@@ -54,15 +54,15 @@ class OnVectors:
 
 
 def test_quartiles_surround_the_median_and_more_work_takes_longer() -> None:
-    little, much = (latency(OnVectors(times), seconds=0.2) for times in (1, 400))
+    little, much = (ThisMachine("cpu", seconds=0.2).timing(OnVectors(times)) for times in (1, 400))
     for one in (little, much):
         assert 0 < one.lower <= one.median <= one.upper and one.passes >= 5 and one.memory is None
     assert much.lower > 3 * little.lower
 
 
 def test_a_steady_network_is_measured_no_longer_than_needed() -> None:
-    assert latency(SMALL, spread=1e9, seconds=0.5).passes == 20
-    assert latency(SMALL, spread=0.0, seconds=0.1).passes > 5
+    assert ThisMachine("cpu", spread=1e9, seconds=0.5).timing(SMALL).passes == 20
+    assert ThisMachine("cpu", spread=0.0, seconds=0.1).timing(SMALL).passes > 5
 
 
 def test_the_command_prints_a_table_and_writes_a_folder(
@@ -143,6 +143,36 @@ def test_one_form_that_has_no_room_is_a_row_that_says_so(
     with pytest.raises(InputError, match="model=mine.yaml: out of memory at batch 8 on cpu"):
         main(["model=mine.yaml", "backend=folded", "batch_size=8", "device=cpu", *QUICK, "name=b"])
     assert not (empty_folder / "runs/b").exists()
+
+
+def test_a_batch_that_no_machine_holds_is_one_line(empty_folder: Path) -> None:
+    write_arch(SMALL, empty_folder / "mine.yaml")
+    with pytest.raises(InputError, match="model=mine.yaml: out of memory at batch 1000000000000 on cpu"):
+        main(["model=mine.yaml", "batch_size=1000000000000", "device=cpu", *QUICK, "name=a"])
+    assert not (empty_folder / "runs/a").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "measure", lambda asked: pytest.fail("it was measured"))
+    (empty_folder / "runs").write_text("a file")
+    with pytest.raises(InputError, match="runs/a cannot be written"):
+        main(["model=efficientnet_b0", "device=cpu", *QUICK, "name=a"])
+
+
+def test_outputs_of_a_large_batch_are_compared_by_a_few(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, plain = [], measure.outputs
+
+    def outputs(network: nn.Module, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        sizes.append(len(images))
+        return plain(network, images, *rest)
+
+    monkeypatch.setattr(measure, "outputs", outputs)
+    write_arch(SMALL, empty_folder / "mine.yaml")
+    assert main(["model=mine.yaml", "backend=[folded]", "batch_size=20", "device=cpu", *QUICK, "name=a"]) == 0
+    (one,) = json.loads((empty_folder / "runs/a/summary.json").read_text())["measurements"]
+    assert sizes == [8, 8] and one["difference"] < 1e-5
 
 
 def test_a_form_that_computes_something_else_is_not_to_be_trusted(
