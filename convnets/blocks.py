@@ -16,8 +16,8 @@ _ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hardswish"
 def activation(arch: Arch) -> nn.Module:
     """A fresh activation of the network's kind.
 
-    ReLU and ReLU6 overwrite their input, which no layer before them keeps: their gradient needs the output alone. That
-    of the others needs the input, so that in place they would copy it first.
+    ReLU and ReLU6 overwrite their input, which no layer before them keeps. ReLU's gradient needs the output alone; for
+    ReLU6's, autograd copies the input first, so that in training nothing is saved, and at inference a map.
     """
     kind = _ACTIVATIONS[arch.activation]
     return kind(inplace=kind in (nn.ReLU, nn.ReLU6))
