@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from convnets.errors import InputError
@@ -19,7 +20,7 @@ def check_number(
     name: str, value: Any, above: float = -math.inf, least: float = -math.inf, below: float = math.inf
 ) -> float:
     """`value` as a float if it is finite, > `above`, >= `least` and < `below`; InputError otherwise."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if not number or value <= above or value < least or value >= below:
         bounds = [f"above {above:g}"] if above > -math.inf else []
         bounds += [f"{least:g} or more"] if least > -math.inf else []

@@ -17,6 +17,7 @@ DTYPES = ("float32", "bfloat16")
 # steps of SGD and AdamW allocate nothing; RMSprop's adds the weight decay to the gradients and takes a root.
 _OPTIMISERS = {"sgd": (1, 0), "rmsprop": (2, 2), "adamw": (2, 0)}
 OPTIMISERS = tuple(_OPTIMISERS)
+_MOST_BLOCKS = 100_000  # that are followed, in seconds; nobody trains more
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ def memory(
 ) -> Memory:
     """What the tensors of one step of `arch` take, as `build` makes it and eager PyTorch runs it, at its resolution.
 
-    mode       train: forward, loss, backward and optimiser's step, in the order of `training.train`: the gradients of
-               the last step stay until this one's loss is there. infer: a forward pass without gradients.
+    mode       train: forward, loss, backward and optimiser's step, in the order of `training.loop`: the gradients of
+               the last step stay until this one's loss is there. Where they go before the forward pass, as in
+               `training.fit`, the peak is lower by at most their size. infer: a forward pass without gradients.
     dtype      of the maps. bfloat16 is autocast in training, where weights, gradients and optimiser stay float32; at
                inference everything is of this type.
     optimiser  sgd (with momentum), rmsprop (with momentum) or adamw; ema: whether an average of the weights is kept.
@@ -62,12 +64,14 @@ def memory(
 
     The batch of images is counted, the data set is not. Nor is what a device adds: the CUDA context, workspaces of
     cuDNN and cuBLAS, and what the allocator rounds up and cannot reuse; nor what compiling, or folding batch norms,
-    changes. Raises InputError naming the setting that is not allowed.
+    changes. Raises InputError naming the setting that is not allowed, and for a network of more than 100,000 blocks.
     """
     check_whole("batch_size", batch_size)
     for name, value, allowed in (("mode", mode, MODES), ("dtype", dtype, DTYPES), ("optimiser", optimiser, OPTIMISERS)):
         if value not in allowed:
             raise InputError(f"{name}={value}: allowed: {', '.join(allowed)}")
+    if arch.blocks > _MOST_BLOCKS:
+        raise InputError(f"a network of {arch.blocks:,} blocks: memory is counted for at most {_MOST_BLOCKS:,}")
     training = mode == "train"
     run = Pass(training, batch_size, dtype)
     saved = _step(run, arch)

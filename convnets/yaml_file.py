@@ -25,6 +25,8 @@ def read_yaml(path: str | os.PathLike[str], value_of: Callable[[Any], Value]) ->
         raise InputError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except RecursionError:
+        raise InputError(f"{path}: not YAML of ours: nested too deeply") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:

@@ -114,7 +114,7 @@ def _trained(
     arch: Arch, batch: int, optimiser: str, watched: Callable[[list[Any]], AbstractContextManager[Any]],
     device: str = "meta", dtype: str = "float32",
 ) -> None:  # fmt: skip
-    """Two steps in the order of `training.train`; the second one is watched."""
+    """Two steps in the order of `training.loop`; the second one is watched."""
     net, images, labels = _on(device, arch, batch)
     used = _OPTIMISERS[optimiser](net.parameters())
     for watch in (lambda _: nullcontext(), watched):
@@ -227,6 +227,12 @@ def test_half_precision_halves_the_maps_and_inference_needs_far_less() -> None:
 def test_a_wrong_setting_is_one_line(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         memory(EFFICIENTNET_B0, **settings)
+
+
+def test_a_network_of_a_billion_blocks_is_refused_at_once() -> None:
+    stages = (replace(EFFICIENTNET_B0.stages[0], repeats=10**9),)
+    with pytest.raises(InputError, match="1,000,000,000 blocks: memory is counted for at most 100,000"):
+        memory(replace(EFFICIENTNET_B0, stages=stages))
 
 
 @pytest.mark.gpu
