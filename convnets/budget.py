@@ -56,8 +56,9 @@ class Fit:
 def largest(rule: Rule, baseline: Arch, limits: Sequence[Limit], step: float = 0.1) -> Fit:
     """The largest phi, a multiple of `step` or a step of the rule's table, whose network meets all limits.
 
-    What counts is the cost of each network as it is, after rounding. Costs never fall as phi grows, but for what
-    rounding does at phi=0 to channels that are no multiples of 8; so both sides of it are searched by themselves.
+    What counts is the cost of each network as it is, after rounding. Costs grow with phi, but for what rounding does at
+    phi=0 to channels that are no multiples of 8; so both sides of it are searched by themselves. Memory may also dip
+    where stages come to differ in channels and a shortcut falls away: a network beyond such a dip is not looked for.
     Raises InputError for limits that nothing meets, and for limits that no network of a formula exceeds.
     """
     phis = sorted(rule.steps) if rule.steps is not None else _grid(rule, step)
@@ -75,7 +76,7 @@ def largest(rule: Rule, baseline: Arch, limits: Sequence[Limit], step: float = 0
     if rule.steps is not None:  # TinyNet-A has fewer MACs than its baseline, and more parameters: ask all
         kept = [phi for phi in phis if meets(phi)]
     else:
-        kept = phis[: _count_of_formula(phis, meets)]
+        kept = [phi for phi in phis[: _count_of_formula(phis, meets)] if phi != 0 or meets(0)]
     for limit in measured:
         kept = kept[: _count_by_measuring(kept, network, limit)]
     if not kept:

@@ -11,12 +11,13 @@ from convnets.arch import Arch
 from convnets.budget import Limit
 from convnets.bytes import bytes_of, bytes_text
 from convnets.checks import check_number
-from convnets.cost import cost
+from convnets.cost import cost, macs_text
 from convnets.cost_text import cost_text
 from convnets.errors import DoesNotFit, InputError
 from convnets.memory import memory
 
 TARGETS = ("target_flops", "target_params", "target_memory", "target_latency")
+_MOST = 1e18  # multiply-adds or parameters
 _LONGEST = 60.0  # seconds of one image that may be asked for: slower networks are not measured in an afternoon
 
 Latency: TypeAlias = Callable[[Arch], float]
@@ -42,6 +43,8 @@ def latency_on(device: Any, name: str, tell: Callable[[str], None]) -> Latency:
                 has = f"; it has {', '.join(costs)}" if costs else ""
                 raise InputError(f"device={name} does not tell the latency{has}")
             known[key] = float(costs["latency"])
+            if not known[key] > 0:
+                raise InputError(f"device={name}: latency={known[key]}: it must be a number above 0")
             shape = f"{cost_text('macs', cost(arch).macs)}, {arch.blocks} blocks, {arch.resolution} px"
             tell(f"{shape}: {latency_text(known[key])}")
         return known[key]
@@ -53,8 +56,19 @@ def latency_text(seconds: float) -> str:
     return "does not fit" if math.isinf(seconds) else cost_text("latency", seconds)
 
 
+# Limits and what is held against them are told in full: in three digits, what exceeds a limit may look like the limit.
+
+
+def _macs_text(value: float) -> str:
+    return f"{value:,.0f} {macs_text(value).partition(' ')[2]}"
+
+
+def _params_text(value: float) -> str:
+    return f"{value:,.0f} parameters"
+
+
 def _bytes_text(value: float) -> str:
-    return bytes_text(int(value))
+    return f"{bytes_text(int(value))} ({int(value):,} bytes)"
 
 
 def read_limits(given: Mapping[str, Any], memory_of: Mapping[str, Any], latency: Latency | None) -> list[Limit]:
@@ -64,13 +78,11 @@ def read_limits(given: Mapping[str, Any], memory_of: Mapping[str, Any], latency:
     """
     limits = []
     if given["target_flops"] is not None:
-        most = check_number("target_flops", given["target_flops"], above=0)
-        limits.append(Limit("target_flops", most, lambda arch: cost(arch).macs, lambda value: cost_text("macs", value)))
+        most = check_number("target_flops", given["target_flops"], above=0, below=_MOST)
+        limits.append(Limit("target_flops", most, lambda arch: cost(arch).macs, _macs_text))
     if given["target_params"] is not None:
-        most = check_number("target_params", given["target_params"], above=0)
-        limits.append(
-            Limit("target_params", most, lambda arch: cost(arch).params, lambda value: cost_text("params", value))
-        )
+        most = check_number("target_params", given["target_params"], above=0, below=_MOST)
+        limits.append(Limit("target_params", most, lambda arch: cost(arch).params, _params_text))
     if given["target_memory"] is not None:
         most = bytes_of(given["target_memory"], "target_memory")
         limits.append(Limit("target_memory", most, lambda arch: memory(arch, **memory_of).total, _bytes_text))

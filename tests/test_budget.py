@@ -119,7 +119,7 @@ def test_a_finer_step_comes_nearer() -> None:
 
 
 def test_channels_that_are_no_multiples_of_eight_may_cost_less_at_phi_zero_than_below() -> None:
-    # 17 channels are kept as they are at phi=0; at any other phi they become 16 or 24.
+    # 20 channels are kept as they are at phi=0; just below and above it they become 24.
     odd = replace(
         EFFICIENTNET_B0, stages=tuple(replace(one, channels=one.channels + 4) for one in EFFICIENTNET_B0.stages)
     )
@@ -128,6 +128,19 @@ def test_channels_that_are_no_multiples_of_eight_may_cost_less_at_phi_zero_than_
     assert cost(dwr.grow(odd, -0.05)).macs > cost(odd).macs  # or this test is of nothing
     fit = largest(dwr, odd, [exact])
     assert fit.phi == 0 and exact.meets(dwr.grow(odd, 0)) and not exact.meets(dwr.grow(odd, 0.1))
+
+
+def test_phi_zero_is_not_found_where_it_alone_exceeds_a_limit() -> None:
+    # 51 channels are kept as they are at phi=0; just below and above it they become 48.
+    odd = replace(EFFICIENTNET_B0, stages=tuple(replace(one, channels=51) for one in EFFICIENTNET_B0.stages))
+    dwr = PRESETS["dwr"]
+    above = dwr.grow(odd, 0.01)
+    assert cost(above).macs < cost(odd).macs  # or this test is of nothing
+    slow_above = limit("latency", 1.0, lambda arch: 2.0 if arch == above else 0.5, measured=True)
+    asked = [flops(cost(above).macs), slow_above]
+    fit = largest(dwr, odd, asked, step=0.01)
+    assert (fit.phi, fit.beyond) == (-0.01, 0) and all(one.meets(dwr.grow(odd, fit.phi)) for one in asked)
+    assert fit.binding == ((asked[0], cost(odd).macs),)
 
 
 def test_a_table_of_mixed_order_is_asked_row_by_row() -> None:
