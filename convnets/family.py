@@ -11,7 +11,7 @@ from typing import Any
 from convnets.arch import Arch
 from convnets.cost import Cost, cost
 from convnets.memory import Memory
-from convnets.rules import BASELINE, Rule
+from convnets.rules import Rule, made_for
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Family:
         return self.rule.multipliers(member.phi).product
 
 
-def member_name(rule: Rule, baseline_name: str, phi: float) -> str:
+def member_name(rule: Rule, baseline: Arch, baseline_name: str, phi: float) -> str:
     """What the network at `phi` is called: a table's names are those of what it makes of its own baseline."""
-    if rule.steps is not None and baseline_name == BASELINE:
+    if rule.steps is not None and made_for(baseline):
         return rule.steps[phi]
     return f"{baseline_name}_phi{phi:.13g}"
 

@@ -21,6 +21,7 @@ from convnets.cost import cost
 from convnets.family import Family
 from convnets.memory import memory
 from convnets.reference import RESNET_50, RESNET_152, efficientnet
+from convnets.rules import made_for
 from pages.axes import cost_axis, cost_tick
 from pages.labels import label_points
 from pages.style import BLUE, GREEN, MUTED, PAPER, styled
@@ -37,7 +38,7 @@ _BUILT: dict[str, Arch] = {
 
 @dataclass(frozen=True)
 class Point:
-    """A network in a panel: `x` is the panel's cost, beside the multiply-adds."""
+    """A network in a panel: `x` is the panel's cost, beside the multiply-adds; numpy takes floats of any size."""
 
     name: str
     macs: float
@@ -57,14 +58,15 @@ def family_figure(family: Family) -> Figure:
     members = sorted(family.members, key=lambda member: member.phi)
     names = short_names([member.name for member in members])
     own = [
-        [Point(name, one.cost.macs, one.cost.params) for name, one in zip(names, members, strict=True)],
-        [Point(name, one.cost.macs, one.memory.total) for name, one in zip(names, members, strict=True)],
+        [Point(name, float(one.cost.macs), float(size)) for name, one, size in zip(names, members, sizes, strict=True)]
+        for sizes in ([one.cost.params for one in members], [one.memory.total for one in members])
     ]
-    built = [Point(name, cost(arch).macs, memory(arch, **family.memory_of).total) for name, arch in _BUILT.items()]
-    others = [
-        [point for point in points if not (point.efficientnet and family.rule.name == "published")]
-        for points in (convnets(), built)  # published networks are not compared with themselves
+    built = [
+        Point(name, float(cost(arch).macs), float(memory(arch, **family.memory_of).total))
+        for name, arch in _BUILT.items()
     ]
+    itself = family.rule.name == "published" and made_for(family.baseline)  # compared with what it is, nothing is seen
+    others = [[point for point in points if not (point.efficientnet and itself)] for points in (convnets(), built)]
     with styled((12, 6.3)) as figure:
         panels = figure.subplots(1, 2, sharey=True, width_ratios=(1.3, 1))
         _macs_axis(panels[0], [point for points in (*own, *others) for point in points])

@@ -126,7 +126,7 @@ def _memory_in(mode: str, family: Family, member: Member) -> Memory:
 def _exported(member: Member, one: Exported) -> dict[str, str]:
     return {
         "file": f"{member.name}/{one.file.name}",
-        "says": _FORMS.get(one.form, one.form),
+        "says": _FORMS[one.form],
         "size": bytes_text(one.bytes),
         "difference": "equal, bit for bit" if one.difference == 0 else f"{one.difference:.1g} of the largest logit",
         "sha256": one.sha256,

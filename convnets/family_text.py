@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from convnets.bytes import bytes_text
 from convnets.cost import cost
 from convnets.cost_text import cost_short
 from convnets.family import Family, Member
-from convnets.rules import BASELINE, FORMULA_PHI, PRESETS, Rule
+from convnets.rules import FORMULA_PHI, PRESETS, Rule, made_for
 
 HEADINGS = ("model", "phi", "depth", "width", "px", "params", "MACs", "ratio", "asked", "memory", "latency")
 BOTH = "Depth, width, side and MACs by both:"
@@ -118,7 +117,7 @@ def comparison(family: Family) -> Comparison | None:
                 if member.phi > 0
             ),
         )
-    if family.rule.name == "paper" and family.baseline_name == BASELINE:
+    if family.rule.name == "paper" and made_for(family.baseline):
         steps = {phi: step for step, phi in FORMULA_PHI.items()}
         return Comparison(
             f"The released EfficientNets are not this formula; B0 to B7 come near it at phi = {near}.",
@@ -188,9 +187,7 @@ def readme(
 
 
 def _source(of: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key} `{os.fspath(value) if key == 'file' else value}`" for key, value in of.items() if value is not None
-    )
+    return ", ".join(f"{key} `{value}`" for key, value in of.items() if value is not None)
 
 
 def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,7 @@ from convnets.checks import check_number
 from convnets.compound import PAPER, Coefficients, compound
 from convnets.errors import InputError
 from convnets.origin import file_source
-from convnets.reference import EFFICIENTNETS
+from convnets.reference import EFFICIENTNET_B0, EFFICIENTNETS
 from convnets.scale import scale
 from convnets.scaling_file import read_scaling
 
@@ -249,6 +249,11 @@ PRESETS: Mapping[str, Rule] = {
 # The phi at which the paper's formula comes near each published step, by their widths and sides
 # (tensorflow/tpu#390). B8 and L2 are not of this family.
 FORMULA_PHI: Mapping[float, float] = {0: 0, 1: 0.5, 2: 1, 3: 2, 4: 3.5, 5: 5, 6: 6, 7: 7}
+
+
+def made_for(arch: Arch) -> bool:
+    """Whether `arch` is the network that the tables were made for, however many classes it has."""
+    return replace(arch, classes=EFFICIENTNET_B0.classes) == EFFICIENTNET_B0
 
 
 def shrinking() -> list[str]:

@@ -22,7 +22,7 @@ from convnets.family import Family, Member, member_name
 from convnets.family_figure import convnets, family_figure, short_names
 from convnets.family_report import PICTURE_WIDTH, family_report
 from convnets.memory import memory
-from convnets.reference import EFFICIENTNET_B0, RESNET_50, RESNET_152, efficientnet
+from convnets.reference import EFFICIENTNET_B0, MOBILENET_V2, RESNET_50, RESNET_152, efficientnet
 from convnets.rules import read_rule
 from pages.style import png, svg
 
@@ -32,7 +32,9 @@ def family_of(rule_name: str, phis: list[float], **other: Any) -> Family:
     memory_of: dict[str, Any] = {**settings, "optimiser": "rmsprop", "ema": True}
     archs = [rule.grow(EFFICIENTNET_B0, phi) for phi in phis]
     members = [
-        Member(member_name(rule, "efficientnet_b0", phi), phi, arch, cost(arch), memory(arch, **memory_of))
+        Member(
+            member_name(rule, EFFICIENTNET_B0, "efficientnet_b0", phi), phi, arch, cost(arch), memory(arch, **memory_of)
+        )
         for phi, arch in zip(phis, archs, strict=True)
     ]
     return Family(rule, EFFICIENTNET_B0, "efficientnet_b0", tuple(members), memory_of)
@@ -119,6 +121,18 @@ def test_the_published_networks_are_not_compared_with_themselves() -> None:
 
     assert "EfficientNets of that table" in legend(FAMILIES[2])
     assert "EfficientNets of that table" not in legend(FAMILIES[0])
+    assert "EfficientNets of that table" in legend(replace(FAMILIES[0], baseline=MOBILENET_V2))
+
+
+def test_a_table_names_what_it_makes_of_its_own_baseline_alone() -> None:
+    published = read_rule("published")
+    assert member_name(published, replace(EFFICIENTNET_B0, classes=10), "mine", 2) == "efficientnet_b2"
+    assert member_name(published, MOBILENET_V2, "efficientnet_b0", 2) == "efficientnet_b0_phi2"
+    assert member_name(read_rule("paper"), EFFICIENTNET_B0, "efficientnet_b0", 0.5) == "efficientnet_b0_phi0.5"
+
+
+def test_sizes_beyond_all_machines_are_drawn() -> None:
+    png(family_figure(family_of("paper", [0], batch_size=2**62)), io.BytesIO(), PICTURE_WIDTH)
 
 
 @pytest.mark.parametrize(
