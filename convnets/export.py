@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,15 +19,14 @@ from convnets.atomic_file import sync_folder, write_atomically
 from convnets.build import build
 from convnets.checkpoints import read_tensors, save_weights
 from convnets.errors import InputError
-from convnets.onnx_file import onnx_runner, write_onnx
+from convnets.onnx_file import check_packages, onnx_runner, write_onnx
 from convnets.origin import file_source
 from convnets.standalone import standalone
 
 FORMS = ("pytorch", "weights", "onnx", "pt2")
 TOLERANCE = 1e-4  # of the largest logit; "pytorch" and "weights" are exact
 ABOUT = "about.json"  # its name within a .pt2
-
-_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+UNFINISHED = ".export-"  # how folders begin in which files are made; a killed process leaves its own
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,13 @@ class Exported:
 def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
     """The forms in the order of `FORMS`, "weights" among them where "pytorch" is.
 
-    Raises InputError for one that is unknown, or whose packages are not installed.
+    Raises InputError for one that is unknown, or whose packages cannot be imported.
     """
     for form in forms:
         if form not in FORMS:
             raise InputError(f"export={form}: allowed: {', '.join(FORMS)}")
-    if "onnx" in forms and (missing := [package for package in _ONNX_PACKAGES if find_spec(package) is None]):
-        raise InputError(f'export=onnx needs {", ".join(missing)}: install the extra "onnx"')
+    if "onnx" in forms:
+        check_packages()
     return tuple(form for form in FORMS if form in forms or (form == "weights" and "pytorch" in forms))
 
 
@@ -84,7 +82,7 @@ def export(
     if not logits.isfinite().all():
         raise InputError(f"{name}: its weights give logits that are not finite, so that no export could be checked")
     checked: dict[str, tuple[str, float]] = {}
-    with TemporaryDirectory(dir=folder, prefix=".export-") as staging:
+    with TemporaryDirectory(dir=folder, prefix=UNFINISHED) as staging:
         for form, (file, write, run) in _FORMS.items():
             if form not in forms:
                 continue
@@ -124,12 +122,7 @@ def _run_weights(path: Path, arch: Arch, images: Tensor) -> Tensor:
 
 
 def _write_onnx(path: Path, arch: Arch, net: nn.Module, about: Mapping[str, str], images: Tensor) -> None:
-    import onnx
-
-    write_onnx(net, images, path)
-    model = onnx.load(path, load_external_data=False)
-    onnx.helper.set_model_props(model, dict(about))
-    onnx.save(model, path)
+    write_onnx(net, images, path, about)
 
 
 def _run_onnx(path: Path, arch: Arch, images: Tensor) -> Tensor:
@@ -155,7 +148,7 @@ _FORMS = {  # the weights first, which model.py is run with
 
 def _plain(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode on the CPU, in float32 and the layout that every tool expects."""
-    copied = copy.deepcopy(module).eval().to("cpu", torch.float32)
+    copied = copy.deepcopy(module).eval().requires_grad_(False).to("cpu", torch.float32)
     return copied.to(memory_format=torch.contiguous_format)  # type: ignore[no-any-return,call-overload]  # stubs
 
 

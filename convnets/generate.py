@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -65,6 +66,9 @@ def main(arguments: Sequence[str]) -> int:
             f"weights={given['weights']}: they are for one network that is exported; give export= and one phi="
         )
     made_from = {"scaling": {"name": rule.name, **rule.origin}, "baseline": dict(source.origin)}
+    if forms:
+        weights = given["weights"]
+        made_from["weights"] = {"seed": given["seed"]} if weights is None else file_source(str(weights))
     settings = {name: value for name, value in given.items() if name != "name"} | {"made_from": made_from}
     earlier = _earlier(folder, settings)
     if earlier["finished"]:
@@ -82,11 +86,11 @@ def main(arguments: Sequence[str]) -> int:
     state = None if given["weights"] is None else _weights(family.members[0].arch, str(given["weights"]))
 
     _introduce(asked)
-    exports = _kept(folder, earlier["members"])
     with locked(folder):
+        exports = _kept(folder, _earlier(folder, settings)["members"])  # another process may have been here meanwhile
+        _write_summary(asked, exports)  # first of all: by it the command knows the folder as its own
         write_config(folder, config)
         _write_networks(asked)
-        _write_summary(asked, exports)
         try:
             if forms:
                 with progress(CONSOLE, "exports", len(exports), len(family.members)) as show:
@@ -128,16 +132,9 @@ class _Asked:
     forms: Sequence[str]
 
     @property
-    def made_from(self) -> dict[str, dict[str, Any]]:
-        """What the networks came from, by name and hash."""
-        return dict(self.settings["made_from"])
-
-    @property
     def sources(self) -> dict[str, dict[str, Any]]:
-        """Of the family and of what is exported."""
-        path = self.settings["weights"]
-        weights = {"seed": self.settings["seed"]} if path is None else file_source(path)
-        return self.made_from | ({"weights": weights} if self.forms else {})
+        """What the networks came from and, where they are exported, the weights: by name and hash."""
+        return dict(self.settings["made_from"])
 
     @property
     def command(self) -> str:
@@ -165,8 +162,11 @@ class _Asked:
 
 
 def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier run of the command left in the folder. Raises InputError where it was about something else."""
-    if not folder.exists():
+    """What an earlier run of the command left in the folder, which may be nothing.
+
+    Raises InputError where it was about something else.
+    """
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):  # killed before it wrote
         return {"finished": False, "members": []}
     try:
         content = json.loads((folder / "summary.json").read_text())
@@ -246,7 +246,7 @@ def _family(
     for phi in phis:
         arch = rule.grow(source.arch, phi)
         seconds = None if latency is None else latency(arch)
-        name = member_name(rule, source.name, phi)
+        name = member_name(rule, source.arch, source.name, phi)
         members.append(
             Member(
                 name, phi, arch, cost(arch), memory(arch, **memory_of), None if seconds in (None, math.inf) else seconds
@@ -297,7 +297,8 @@ def _write_networks(asked: _Asked) -> None:
     """Each network with what it was made from, and `family.csv`."""
     folder, family = asked.folder, asked.family
     for member in family.members:
-        origin = {"made_by": "convnets.generate", "model": member.name, "phi": member.phi, **asked.made_from}
+        origin = {"made_by": "convnets.generate", "model": member.name, "phi": member.phi}
+        origin |= {kind: of for kind, of in asked.sources.items() if kind != "weights"}
         write_arch(member.arch, folder / f"{member.name}.yaml", origin)
     write_atomically(folder / "family.csv", csv_text(family))
 
@@ -317,9 +318,12 @@ def _weights(arch: Arch, path: str) -> Mapping[str, Any]:
 def _export(
     asked: _Asked, state: Mapping[str, Any] | None, done: Mapping[str, Any]
 ) -> Iterator[tuple[Member, list[Exported]]]:
-    """Export each member that is not `done` into a folder of its own, with the weights of `state`, or fresh ones."""
+    """Export each member that is not `done` into a folder of its own, with the weights of `state`, or fresh ones.
+
+    What a killed process had half written there goes.
+    """
     from convnets.build import build
-    from convnets.export import export
+    from convnets.export import UNFINISHED, export
 
     about = {
         f"{kind}_{key}": str(value)
@@ -331,7 +335,10 @@ def _export(
         net = build(member.arch, asked.settings["seed"])
         if state is not None:
             net.load_state_dict(state)
-        yield member, export(member.arch, net, asked.folder / member.name, member.name, asked.forms, about)
+        folder = asked.folder / member.name
+        for left in folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(left)
+        yield member, export(member.arch, net, folder, member.name, asked.forms, about)
 
 
 def _write_summary(asked: _Asked, exports: Mapping[str, Sequence[Exported]], finished: bool = False) -> None:

@@ -10,10 +10,18 @@ from typing import Any
 
 import yaml
 
+from convnets.errors import InputError
+
 
 def file_source(path: str | os.PathLike[str]) -> dict[str, str]:
-    """A file as others name it that were made from it: its path, and the SHA-256 of its bytes in hex."""
-    return {"file": os.fspath(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    """A file as others name it that were made from it: its path, and the SHA-256 of its bytes in hex.
+
+    Raises InputError for a file that cannot be read.
+    """
+    try:
+        return {"file": os.fspath(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    except OSError as error:
+        raise InputError(f"{os.fspath(path)}: {error.strerror}") from None
 
 
 def origin_comment(origin: Mapping[str, Any]) -> str:

@@ -88,6 +88,13 @@ class Slow:
         return {"latency": cost(network).macs / 1e10}
 
 
+class Stopped:
+    """A device whose clock stands still."""
+
+    def costs(self, network: Arch) -> dict[str, float]:
+        return {"latency": 0.0}
+
+
 def test_the_published_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["phi=[b0,1,2,3,4,5,6,7,8,l2]", "name=all"]) == 0
     rows = table("all")
@@ -159,8 +166,8 @@ def test_a_budget_of_flops_is_met_and_the_next_step_exceeds_it(capsys: pytest.Ca
     assert found["members"][0]["macs"] <= 1e9 < found["budget"]["binding"]["target_flops"]
     assert cost(PRESETS["paper"].grow(EFFICIENTNET_B0, 1.1)).macs == found["budget"]["binding"]["target_flops"]
     printed = capsys.readouterr().out
-    assert "efficientnet_b0_phi1 is the largest within target_flops of 1,000M MACs (2.00 GFLOPs)" in printed
-    assert "target_flops binds: phi=1.1 has 1,042M MACs" in printed
+    assert "efficientnet_b0_phi1 is the largest within target_flops of 1,000,000,000 MACs (2.00 GFLOPs): " in printed
+    assert "target_flops binds: phi=1.1 has 1,042,442,064 MACs (2.08 GFLOPs)" in printed
 
 
 def test_a_budget_of_training_memory() -> None:
@@ -234,6 +241,9 @@ def test_weights_of_somebody_are_exported(tmp_path: Path) -> None:
     exported = load_file("runs/a/small_phi0/weights.safetensors")
     assert all(torch.equal(exported[name], tensor) for name, tensor in net.state_dict().items())
     assert summary("a")["made_from"]["weights"] == file_source("mine.pt")
+    torch.save(build(SMALL, seed=4).state_dict(), "mine.pt")
+    with pytest.raises(InputError, match="made_from.weights.sha256="):
+        main(["baseline=small.yaml", "phi=0", "export=weights", "weights=mine.pt", "name=a"])
     with pytest.raises(InputError, match="weights=mine.pt: they are for one network that is exported"):
         main(["baseline=small.yaml", "export=weights", "weights=mine.pt", "name=b"])
     with pytest.raises(InputError, match="mine.pt"):
@@ -263,7 +273,7 @@ def test_names_of_files(tmp_path: Path) -> None:
     assert short_name("a/my net!.yaml") == "my_net" and short_name("...yaml") == "network"
     assert short_name("best.yaml") == tmp_path.name
     assert named("model", "efficientnet_b1") == efficientnet("b1")
-    with pytest.raises(InputError, match="model=gone.yaml|gone.yaml: No such file"):
+    with pytest.raises(InputError, match="^gone.yaml: No such file"):
         named("model", "gone.yaml")
 
 
@@ -272,6 +282,9 @@ def test_names_of_files(tmp_path: Path) -> None:
     [
         (["scaling=unknown"], "scaling=unknown: no file, and no preset; allowed: published, paper, dwr, "),
         (["scaling=damaged.yaml"], "damaged.yaml: not YAML"),
+        (["scaling=deep.yaml"], "deep.yaml: not YAML of ours: nested too deeply"),
+        (["baseline=huge.yaml"], "huge.yaml: stages[0]: repeats must be below 2^31"),
+        (["baseline=long.yaml"], "a network of 2,000,000,002 blocks: memory is counted for at most 100,000"),
         (["scaling=gone.yaml"], "gone.yaml: No such file"),
         (["baseline=damaged.yaml"], "damaged.yaml: not YAML"),
         (["baseline=unknown"], "baseline=unknown: no file, and no published network; allowed: FILE.yaml, "),
@@ -283,9 +296,13 @@ def test_names_of_files(tmp_path: Path) -> None:
         (["phi=[]"], "phi=[]: give one or more"),
         (["phi=[1,b1]"], "phi=[1, 'b1']: one of them is there twice"),
         (["phi=1", "target_flops=1e9"], "phi=1 and target_flops=1000000000.0: give one of them"),
-        (["target_flops=1e6"], "target_flops of 1.0M MACs (2.0 MFLOPs): the smallest network of scaling=publ"),
-        (["target_flops=1e6"], "needs 386M MACs (0.77 GFLOPs); scaling=dwr or scaling=tinynet has smaller ones"),
-        (["target_memory=2GiB"], "target_memory of 2.00 GiB: the smallest network of scaling=published, phi=0, needs "),
+        (["target_flops=1e6"], "target_flops of 1,000,000 MACs (2.0 MFLOPs): the smallest network of sca"),
+        (["target_flops=1e6"], "needs 385,814,752 MACs (0.77 GFLOPs); scaling=dwr or scaling=tinynet has smaller ones"),
+        (["target_flops=385814751"], "of 385,814,751 MACs (0.77 GFLOPs): the smallest network of scaling=published"),
+        (["target_flops=1e300"], "target_flops=1e+300: it must be a number above 0 and below 1e+18"),
+        (["target_params=1" + 400 * "0"], "0: it must be a number above 0 and below 1e+18"),
+        (["target_params=1"], "target_params of 1 parameters: the smallest network of scaling=published, "),
+        (["target_memory=2GiB"], "target_memory of 2.00 GiB (2,147,483,648 bytes): the smallest network of scaling="),
         (["target_flops=0"], "target_flops=0: it must be a number above 0"),
         (["target_flops=many"], "target_flops=many: it must be a number above 0"),
         (["target_params=-1"], "target_params=-1"),
@@ -295,6 +312,7 @@ def test_names_of_files(tmp_path: Path) -> None:
         (["target_latency=1e9"], "target_latency=1000000000.0: it must be a number above 0 and below 60"),
         (["target_latency=0.1", "device=none"], "device=none does not tell the latency"),
         (["measure=true", "device._target_=builtins.object"], "device=builtins.object: it has no method costs"),
+        (["measure=true", "device._target_=tests.test_generate_command.Stopped"], "latency=0.0: it must be a number"),
         (["measure=true", "device=moon"], "device=moon: there is no such device"),
         (["measure=maybe"], "measure=maybe: it must be true or false"),
         (["ema=3"], "ema=3: it must be true or false"),
@@ -315,7 +333,13 @@ def test_names_of_files(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_bad_input_is_one_line_and_nothing_is_written(empty_folder: Path, arguments: list[str], says: str) -> None:
     Path("damaged.yaml").write_text("a: [")
+    Path("deep.yaml").write_text(5000 * "[")
+    for name, repeats in (("huge", 10**400), ("long", 2 * 10**9)):
+        content = SMALL.to_dict()
+        content["stages"][0]["repeats"] = repeats
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(content))
     Path("runs/taken").mkdir(parents=True)
+    Path("runs/taken/notes.txt").touch()
     before = sorted(empty_folder.rglob("*"))
     with pytest.raises(InputError) as caught:
         main(arguments)
@@ -382,4 +406,25 @@ def test_an_interrupted_family_goes_on_where_it_was_and_a_finished_one_is_left_a
     Path("runs/a/summary.json").write_text(json.dumps(content | {"finished": False}))
     write_arch(SMALL, "small.yaml")
     weights.write_bytes(b"")
+    half_written = weights.parent / ".export-killed"
+    half_written.mkdir()
     assert main(asked) == 0 and names == ["small_phi1", "small_phi0"] and weights.read_bytes() == before[weights]
+    assert not half_written.exists()
+
+
+def test_a_folder_in_which_a_killed_run_wrote_nothing_yet_is_free() -> None:
+    Path("runs/a").mkdir(parents=True)
+    for name in (".lock", ".summary.json.x1y2z3"):
+        Path("runs/a", name).touch()
+    assert main(["phi=0", "name=a"]) == 0 and summary("a")["finished"]
+
+
+def test_of_two_processes_on_one_name_the_second_writes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def and_meanwhile_another(*_: Any) -> None:
+        monkeypatch.setattr("convnets.generate._introduce", lambda asked: None)
+        main(["phi=0", "name=a"])
+
+    monkeypatch.setattr("convnets.generate._introduce", and_meanwhile_another)
+    with pytest.raises(InputError, match=r"was started with phi=0 \(now 1\); give another name="):
+        main(["phi=1", "name=a"])
+    assert [row["phi"] for row in table("a")] == ["0.0"]

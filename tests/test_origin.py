@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from convnets.arch_file import read_arch, write_arch
+from convnets.errors import InputError
 from convnets.origin import file_source, origin_comment, read_origin
 from convnets.reference import MNASNET_A1
 
@@ -14,6 +17,8 @@ def test_a_source_is_known_by_its_bytes(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
     file.write_bytes(b"a line\n")
     assert file_source(file) == {"file": str(file), "sha256": hashlib.sha256(b"a line\n").hexdigest()}
+    with pytest.raises(InputError, match="gone.jsonl: No such file or directory"):
+        file_source(tmp_path / "gone.jsonl")
 
 
 def test_an_origin_stands_before_a_network_and_is_no_part_of_it(tmp_path: Path) -> None:
