@@ -13,8 +13,9 @@ On one AVX-512 core B0 and B1 run 7% faster than from the file of torch.onnx (`b
 
 from __future__ import annotations
 
+import copy
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,23 @@ OPSET, FORMAT = 17, 8
 LARGEST = 2**31 - 1  # bytes of one protobuf message
 
 
-def write_onnx(module: nn.Module, images: Tensor, path: str | Path) -> None:
+def check_packages() -> None:
+    """Raises InputError, which says what to install, unless files can be written and run here."""
+    for name in ("onnx", "onnxruntime"):
+        _package(name)
+
+
+def write_onnx(module: nn.Module, images: Tensor, path: str | Path, about: Mapping[str, str] | None = None) -> None:
     """Write a network of `convnets.build` as an ONNX file: `images` -> `logits`, float32, batch norms folded.
 
-    `images` [batch, channels, height, width] is an example: the file takes images of its size, any number of them. It
-    is checked before it is written. Raises InputError where the package onnx is missing, or for a module with layers
-    of other kinds.
+    `images` [batch, channels, height, width] is an example: the file takes images of its size, any number of them.
+    `about` stands in its metadata. It is checked before it is written. Raises InputError where the package onnx is
+    missing, or for a module with layers of other kinds.
     """
     onnx = _package("onnx")
     _, channels, height, width = images.shape
     graph = _Graph(onnx)
-    logits = graph.write("", folded(module).float(), _Map("images", channels, height, width))
+    logits = graph.write("", folded(copy.deepcopy(module).float()), _Map("images", channels, height, width))
     float32 = onnx.TensorProto.FLOAT
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
@@ -58,6 +65,7 @@ def write_onnx(module: nn.Module, images: Tensor, path: str | Path) -> None:
         ir_version=FORMAT,
         producer_name="phinas",
     )
+    onnx.helper.set_model_props(model, dict(about or {}))
     if (size := model.ByteSize()) > LARGEST:
         raise InputError(f"{path}: the network takes {size / 2**30:.1f} GiB, an ONNX file holds 2 GiB at most")
     onnx.checker.check_model(model, full_check=True)

@@ -39,6 +39,7 @@ _TAKEN = (
     "NamedTuple",
     "OrderedDict",
     "PoolShortcut",
+    "RESOLUTION",
     "SqueezeExcite",
     "STAGES",
     "Stage",

@@ -102,6 +102,13 @@ def test_the_network_is_left_as_it_is(tmp_path: Path) -> None:
     assert net.training and {parameter.dtype for parameter in net.parameters()} == {torch.bfloat16}
 
 
+def test_half_precision_is_made_single_before_norms_are_folded(tmp_path: Path) -> None:
+    net = trained(replace(MOBILENET_V2, classes=10)).bfloat16()
+    images = torch.randn(2, 3, 32, 32)
+    write_onnx(net, images, tmp_path / "net.onnx")
+    assert difference(onnx_runner(tmp_path / "net.onnx")(images), net.float()(images).detach()) < 1e-4
+
+
 def test_a_layer_without_a_form_is_named(tmp_path: Path) -> None:
     net = build(MOBILENET_V2, seed=0)
     net.stages[2][0].branch.project = nn.GELU()  # type: ignore[index, union-attr, assignment]

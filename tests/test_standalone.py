@@ -191,6 +191,7 @@ def test_class_names() -> None:
         "mnasnet_a1": "MnasNetA1",
         "best phi=1.5": "BestPhi15",
         "block": "ConvNetBlock",
+        "RESOLUTION": "ConvNetRESOLUTION",
         "none": "ConvNetNone",
         "3x": "ConvNet3x",
         "": "ConvNet",
