@@ -13,11 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.command import construct, one_line, run
 from conf.progress import duration_text
+from conf.run_folder import RUNS
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.cost import macs_text
 from convnets.cost_text import cost_short, cost_text, cost_title
 from convnets.errors import InputError
+from nas.checked import checked_note
 from nas.figures.network import block_name, network_figure, parts_of
 from nas.figures.overview import overview_figure
 from nas.figures.pareto import pareto_figure
@@ -52,12 +54,14 @@ def report(
     config_text: str,
     seconds: float | None,
     budget: int,
+    runs: Path = RUNS,
 ) -> str:
     """The whole report as one HTML page that asks for no other file.
 
     entries      finished evaluations in the order they finished; there may be none.
     config_text  the text of `config.yaml`, shown as it is.
     seconds      wall time of the search over all its resumptions; None where it is not known.
+    runs         where the search's folder lies, and a check of its proxy if there is one.
     """
     entries = list(entries)
     best = best_of(entries)
@@ -78,6 +82,8 @@ def report(
         best=_row(best) if best else None,
         best_costs=[(cost_title(name), cost_short(name, best.costs[name])) for name in _others(best)] if best else [],
         totals=_totals(entries, seconds),
+        checked=_checked(config_text, runs),
+        check_command=f"python -m nas.proxy_check from={runs / name}",
         reward_svg=drawing(reward_figure(entries), "Reward of each evaluation, and the best so far"),
         panels=[
             (
@@ -120,6 +126,11 @@ def _totals(entries: Sequence[Entry], seconds: float | None) -> str:
     ]
     text = ", ".join(parts)
     return f"{text}, in {duration_text(seconds)} of wall time." if seconds is not None else f"{text}."
+
+
+def _checked(config_text: str, runs: Path) -> tuple[str, bool] | None:
+    config = yaml.safe_load(config_text)
+    return checked_note(config, runs) if isinstance(config, dict) else None
 
 
 def _row(entry: Entry) -> dict[str, str]:
@@ -291,7 +302,7 @@ def main(arguments: Sequence[str]) -> None:
     page = report(
         name=folder.resolve().name, entries=entries, objective=aims, problem=problem,
         config_text=config_path.read_text(), budget=int(config.budget),
-        seconds=max((elapsed for _, elapsed in timings.values()), default=None),
+        seconds=max((elapsed for _, elapsed in timings.values()), default=None), runs=folder.parent,
     )  # fmt: skip
     try:
         write_atomically(folder / "report.html", page)

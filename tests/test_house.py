@@ -28,6 +28,7 @@ WRITERS = (
     "convnets/family_figure.py",
     "convnets/family_report.py",
     "convnets/measure_report.py",
+    "nas/check_report.py",
     "nas/results.py",
     "nas/report.py",
     "nas/experiment.py",
