@@ -5,36 +5,36 @@
 bfloat16 and channels_last. Inference is that of the folded form, cast to bfloat16; training is a whole step (forward,
 backward, RMSProp with momentum) under autocast, weights in float32. Images are made up and lie on the device: what is
 measured is the network alone. Each row is timed step by step with the device's own clock after a warm-up; memory is the
-most that PyTorch had allocated during the timed steps, compiled graphs' buffers included. Without a CUDA device it
-says so and exits 2; `--device cpu` runs the same code there, in order to try it out (without figures of memory).
+most that PyTorch had allocated during the timed steps, images and compiled graphs' buffers included. Without a CUDA
+device it says so and exits 2; `--device cpu` runs the same code there, in order to try it out (without figures of
+memory).
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
-from convnets.backends import on_device
-from convnets.bytes import bytes_text
-from convnets.inference import folded
-from convnets.memory import memory
 from torch.nn import functional
 
+from benchmarks.cost_speed import processor
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
+from convnets.backends import on_device
 from convnets.build import build
-from convnets.out_of_memory import out_of_memory
-from convnets.reference import reference
+from convnets.bytes import bytes_text
+from convnets.errors import DoesNotFit
+from convnets.inference import folded
+from convnets.memory import memory
+from convnets.reference import NAMES, reference
+from convnets.timing import Timing, fits, random_images, timed
 
 MODELS = [f"efficientnet_b{number}" for number in range(5)]
-LEAST_STEPS = 10
 HEAD = "| model | px | | batch | images/s (quartiles) | steps | peak memory | our model of it | ratio |"
 
 
@@ -42,7 +42,7 @@ def inference_step(arch: Arch, batch: int, kind: str, compiled: bool) -> Callabl
     """A forward pass of the folded network."""
     module = on_device(folded(build(arch, seed=0)), kind, "bfloat16")
     call = torch.compile(module) if compiled else module
-    images = _images(arch, batch, kind).to(torch.bfloat16)
+    images = random_images(arch, kind, batch, dtype="bfloat16")
 
     def step() -> object:
         with torch.inference_mode():
@@ -56,7 +56,7 @@ def training_step(arch: Arch, batch: int, kind: str, compiled: bool) -> Callable
     module = on_device(build(arch, seed=0), kind, "float32").train()
     call = torch.compile(module) if compiled else module
     optimiser = torch.optim.RMSprop(module.parameters(), lr=1e-4, alpha=0.9, momentum=0.9, eps=1e-3)
-    images, labels = _images(arch, batch, kind), torch.randint(arch.classes, (batch,), device=kind)
+    images, labels = random_images(arch, kind, batch), torch.randint(arch.classes, (batch,), device=kind)
 
     def step() -> object:
         optimiser.zero_grad(set_to_none=True)
@@ -72,22 +72,22 @@ def training_step(arch: Arch, batch: int, kind: str, compiled: bool) -> Callable
 STEPS = {"infer": inference_step, "train": training_step}
 
 
-def measured(step: Callable[[], object], kind: str, seconds: float) -> tuple[list[float], int | None]:
-    """Seconds of each step after the warm-up, and the most bytes allocated during them (None on a CPU)."""
-    for _ in range(3):  # compilation, and the choice of kernels
-        step()
-    if kind == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-    times: list[float] = []
-    start = time.perf_counter()
-    while len(times) < LEAST_STEPS or time.perf_counter() - start < seconds:
-        begun = time.perf_counter()
-        step()
-        if kind == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    return times, torch.cuda.max_memory_allocated() if kind == "cuda" else None
+def measured(
+    make: Callable[[], Callable[[], object]], batch: int, kind: str, seconds: float
+) -> tuple[Timing, int | None]:
+    """The time of a step, and the most bytes allocated during one (None on a CPU). Raises DoesNotFit."""
+    try:
+        with fits(batch, kind):
+            step = make()
+            for _ in range(2):  # compiles what is compiled, and makes the optimiser's state
+                step()
+            if kind == "cuda":
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            (timing,) = timed([step], kind, spread=0.0, seconds=seconds)
+            return timing, torch.cuda.max_memory_allocated() if kind == "cuda" else None
+    finally:
+        torch.compiler.reset()
 
 
 def rows(models: list[str], batch: int, kind: str, seconds: float) -> Iterator[str]:
@@ -98,33 +98,25 @@ def rows(models: list[str], batch: int, kind: str, seconds: float) -> Iterator[s
             for compiled in (False, True):
                 what = f"{mode}{', compiled' if compiled else ''}"
                 start = f"| {name} | {arch.resolution} | {what} | {batch} |"
+                if kind == "cuda":
+                    torch.cuda.empty_cache()
                 try:
-                    times, peak = measured(make(arch, batch, kind, compiled), kind, seconds)
-                except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error):
-                        raise
+                    timing, peak = measured(partial(make, arch, batch, kind, compiled), batch, kind, seconds)
+                except DoesNotFit:
                     yield f"{start} out of memory | | | {bytes_text(expected)} | |"
                     continue
-                lower, median, upper = statistics.quantiles([batch / seconds for seconds in times], n=4)
+                median, lower, upper = (batch / one for one in (timing.median, timing.upper, timing.lower))
                 seen = "" if peak is None else bytes_text(peak)
                 ratio = "" if peak is None else f"{expected / peak:.2f}"
                 yield (
-                    f"{start} {median:,.0f} ({lower:,.0f} to {upper:,.0f}) | {len(times)} | {seen} "
+                    f"{start} {median:,.1f} ({lower:,.1f} to {upper:,.1f}) | {timing.passes} | {seen} "
                     f"| {bytes_text(expected)} | {ratio} |"
                 )
-                torch.compiler.reset()
-                if kind == "cuda":
-                    torch.cuda.empty_cache()
-
-
-def _images(arch: Arch, batch: int, kind: str) -> torch.Tensor:
-    shape = (batch, arch.in_channels, arch.resolution, arch.resolution)
-    return torch.randn(shape, device=kind).to(memory_format=torch.channels_last)
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--models", nargs="+", default=MODELS)
+    options.add_argument("--models", nargs="+", default=MODELS, choices=NAMES, metavar="MODEL")
     options.add_argument("--batch", type=int, default=128)
     options.add_argument("--seconds", type=float, default=5.0)
     options.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -133,7 +125,7 @@ def main() -> int:
     if given.device == "cuda" and not torch.cuda.is_available():
         print("error: there is no CUDA device here; --device cpu tries the same code on the processor", file=sys.stderr)
         return 2
-    hardware = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor() or platform.machine()
+    hardware = torch.cuda.get_device_name() if given.device == "cuda" else processor()
     lines = [f"{hardware}, torch {torch.__version__}, {date.today()}, bfloat16, channels_last", "", HEAD]
     lines.append("|" + "---|" * (HEAD.count("|") - 1))
     print("\n".join(lines), flush=True)
