@@ -43,7 +43,8 @@ def watch_load() -> Callable[[], Load]:
 def _busy(cores: list[int]) -> float:
     """Seconds that these cores have not been idle since the machine started."""
     times = psutil.cpu_times(percpu=True)
-    return sum(sum(one[:3]) + getattr(one, "steal", 0.0) for core, one in enumerate(times) if core in cores)
+    kinds = ("user", "nice", "system", "steal")  # systems have not all of them
+    return sum(getattr(one, kind, 0.0) for core, one in enumerate(times) if core in cores for kind in kinds)
 
 
 def _own() -> float:
