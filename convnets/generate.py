@@ -75,11 +75,12 @@ def main(arguments: Sequence[str]) -> int:
         say(f"{folder}/ is finished, and of these settings: nothing to do\nlook at it: {folder}/report.html")
         return 0
     measured = given["measure"] or given["target_latency"] is not None
-    latency = latency_on(construct(config, "device"), names["device"], say) if measured else None
+    before = [(rule.grow(source.arch, one["phi"]), one["latency"]) for one in earlier["members"] if one["latency"]]
+    latency = latency_on(construct(config, "device"), names["device"], say, before) if measured else None
     limits = read_limits(given, memory_of, latency)
     fit = None
-    if phis is None:
-        fit = largest(rule, source.arch, limits, step)
+    if phis is None:  # measured again, another network might be the largest
+        fit = _fit_of(earlier["budget"], limits) if earlier["budget"] else largest(rule, source.arch, limits, step)
         phis = [fit.phi]
     family = _family(rule, source, phis, memory_of, latency)
     asked = _Asked(folder, settings, arguments, source, family, limits, fit, forms)
@@ -167,10 +168,10 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises InputError where it was about something else.
     """
     if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):  # killed before it wrote
-        return {"finished": False, "members": []}
+        return {"finished": False, "members": [], "budget": None}
     try:
         content = json.loads((folder / "summary.json").read_text())
-        found, kept = content["settings"], {name: content[name] for name in ("finished", "members")}
+        found, kept = content["settings"], {name: content[name] for name in ("finished", "members", "budget")}
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"name={folder.name}: {folder} is there already, and no family; give another name=") from None
     check_same_settings(folder / "summary.json", found, settings)
@@ -189,6 +190,14 @@ def _kept(folder: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, list[
         if files and all(one.file.exists() and file_source(one.file)["sha256"] == one.sha256 for one in files):
             kept[member["model"]] = files
     return kept
+
+
+def _fit_of(budget: Mapping[str, Any], limits: Sequence[Limit]) -> Fit:
+    """What an earlier run found, as its summary.json has it."""
+    binding = budget["binding"]
+    return Fit(
+        budget["phi"], budget["next_phi"], tuple((one, binding[one.option]) for one in limits if one.option in binding)
+    )
 
 
 def _source(given: Mapping[str, Any], rule: Rule) -> _Source:
@@ -351,23 +360,25 @@ def _write_summary(asked: _Asked, exports: Mapping[str, Sequence[Exported]], fin
             asdict(one) | {"file": str(one.file.relative_to(asked.folder))} for one in exports.get(member.name, ())
         ]
         members.append({**row, "memory": {**parts, "total": member.memory.total}, "exports": files})
-    content: dict[str, Any] = {
+    budget = None
+    if fit is not None:
+        budget = {
+            "targets": {limit.option: limit.most for limit in asked.limits},
+            "phi": fit.phi,
+            "next_phi": fit.beyond,
+            "binding": {limit.option: value for limit, value in fit.binding},
+        }
+    content = {
         "scaling": family.rule.name,
         "baseline": family.baseline_name,
         "made_from": asked.sources,
         "memory_of": dict(family.memory_of),
         "seed": asked.settings["seed"],
         "finished": finished,
+        "budget": budget,
         "members": members,
         "settings": dict(asked.settings),
     }
-    if fit is not None:
-        content["budget"] = {
-            "targets": {limit.option: limit.most for limit in asked.limits},
-            "phi": fit.phi,
-            "next_phi": fit.beyond,
-            "binding": {limit.option: value for limit, value in fit.binding},
-        }
     write_json(asked.folder / "summary.json", content)
 
 

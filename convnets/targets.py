@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -23,17 +23,20 @@ _LONGEST = 60.0  # seconds of one image that may be asked for: slower networks a
 Latency: TypeAlias = Callable[[Arch], float]
 
 
-def latency_on(device: Any, name: str, tell: Callable[[str], None]) -> Latency:
+def latency_on(
+    device: Any, name: str, tell: Callable[[str], None], measured: Sequence[tuple[Arch, float]] = ()
+) -> Latency:
     """Seconds of one image on the device `name`, asked once for each network; infinite for one that does not fit.
 
-    tell  hears of each measurement, in a line. Raises InputError for a device that does not tell latencies.
+    tell  hears of each measurement, in a line; measured: networks that were asked before, with what came of it.
+    Raises InputError for a device that does not tell latencies.
     """
     if not callable(getattr(device, "costs", None)):
         raise InputError(f"device={name}: it has no method costs(network)")
-    known: dict[str, float] = {}
+    known = {_timed(arch): seconds for arch, seconds in measured}
 
     def latency(arch: Arch) -> float:
-        key = replace(arch, dropout=0.0).key()  # it grows with phi, and takes no time
+        key = _timed(arch)
         if key not in known:
             try:
                 costs = device.costs(arch)
@@ -50,6 +53,11 @@ def latency_on(device: Any, name: str, tell: Callable[[str], None]) -> Latency:
         return known[key]
 
     return latency
+
+
+def _timed(arch: Arch) -> str:
+    """The network by what takes time: dropout, which grows with phi, takes none."""
+    return replace(arch, dropout=0.0).key()
 
 
 def latency_text(seconds: float) -> str:

@@ -195,6 +195,24 @@ def test_a_budget_of_latency_on_a_device_of_ones_own(
     assert "does not fit" in capsys.readouterr().out
 
 
+def test_what_was_measured_and_found_stays_when_a_family_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    slow = "device._target_=tests.test_generate_command.Slow"
+    asked = ["scaling=paper", "target_latency=0.1", slow, "export=weights", "name=a"]
+
+    def interrupted(*_: Any) -> list[Exported]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convnets.export.export", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(asked)
+    before = summary("a")
+    monkeypatch.setattr("convnets.export.export", lambda *_: [])
+    monkeypatch.setattr(Slow, "costs", lambda self, network: pytest.fail("measured again"))
+    assert main(asked) == 0
+    assert summary("a") == before | {"finished": True}
+
+
 def test_latency_here() -> None:
     write_arch(SMALL, "small.yaml")
     main(["baseline=small.yaml", "phi=[0,1]", "measure=true", "device=cpu", "device.seconds=0.05", "name=a"])
