@@ -15,7 +15,8 @@ Then follow, in the same process and again side by side, what is claimed:
 Passes take turns in an order that is shuffled anew each round, ratios are those within rounds: what else the machine
 does hits all alike. Printed are medians and quartiles. Weights are random, made like trained ones: each norm has the
 statistics of what it meets, and branches add little to what passes by them. Outputs are compared with those of plain
-PyTorch; the difference is the largest over logits, relative to the largest logit.
+PyTorch; the difference is the largest over logits, relative to the largest logit. Where a claim does not
+hold, it says FAILS and exits 1.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -134,7 +136,7 @@ def time_forms(found: Sequence[Form], seconds: float) -> tuple[Form, list[dict[s
         close = form.network not in HELD_CLOSE or form.difference <= TOLERANCE
         print(f"{milliseconds(form, timing)}; logits within {form.difference:.1e}{'' if close else ': FAILS'}")
         what = {"network": form.network, "backend": form.backend, "difference": form.difference}
-        records.append({**what, "timing": asdict(timing)})
+        records.append({**what, "holds": close, "timing": asdict(timing)})
     ours = [pair for pair in zip(found, timings, strict=True) if pair[0].backend in BACKENDS]
     return min(ours, key=lambda pair: pair[1].median)[0], records
 
@@ -143,13 +145,14 @@ def time_claim(slow: Form, fast: Form, wanted: float, seconds: float) -> dict[st
     """A record of how many times as long as `fast` the form `slow` takes."""
     fast_timing, slow_timing = timed([fast.run, slow.run], "cpu", 0, seconds)
     ratio, title = slow_timing.ratio, f"{slow.network} {slow.backend} over {fast.network} {fast.backend}"
-    verdict = "holds" if ratio.median >= wanted else "FAILS"
+    holds = ratio.median >= wanted
+    verdict = "holds" if holds else "FAILS"
     print(f"{title}: {ratio.median:.2f} ({ratio.lower:.2f} to {ratio.upper:.2f}); at least {wanted}: {verdict}")
     print(f"    {milliseconds(slow, slow_timing)}\n    {milliseconds(fast, fast_timing)}")
-    return {"ratio": title, "wanted": wanted, "slow": asdict(slow_timing), "fast": asdict(fast_timing)}
+    return {"ratio": title, "wanted": wanted, "holds": holds, "slow": asdict(slow_timing), "fast": asdict(fast_timing)}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10, help="that a form is timed for; twice that for ratios")
     parser.add_argument("--core", type=int, help="of the processor, to stay on; default: the last one allowed")
@@ -179,7 +182,8 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({"machine": about, "forms": records, "claims": ratios}, indent=1) + "\n")
     print(f"written: {arguments.out}")
+    return 0 if all(one["holds"] for one in (*records, *ratios)) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
