@@ -163,7 +163,7 @@ class _Asked:
 
 
 def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier run of the command left in the folder, which may be nothing.
+    """What an earlier run of the command left in the folder, which may be nothing; finished, if no file of it is gone.
 
     Raises InputError where it was about something else.
     """
@@ -172,6 +172,8 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         content = json.loads((folder / "summary.json").read_text())
         found, kept = content["settings"], {name: content[name] for name in ("finished", "members", "budget")}
+        files = [one["file"] for member in kept["members"] for one in (member, *member["exports"])]
+        kept["finished"] = kept["finished"] and all((folder / file).exists() for file in files)
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"name={folder.name}: {folder} is there already, and no family; give another name=") from None
     check_same_settings(folder / "summary.json", found, settings)

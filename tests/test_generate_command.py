@@ -429,6 +429,10 @@ def test_an_interrupted_family_goes_on_where_it_was_and_a_finished_one_is_left_a
     assert main(asked) == 0 and names == ["small_phi1", "small_phi0"] and weights.read_bytes() == before[weights]
     assert not half_written.exists()
 
+    # One that is gone is made again in any case.
+    weights.unlink()
+    assert main(asked) == 0 and names[2:] == ["small_phi0"] and weights.read_bytes() == before[weights]
+
 
 def test_a_folder_in_which_a_killed_run_wrote_nothing_yet_is_free() -> None:
     Path("runs/a").mkdir(parents=True)
