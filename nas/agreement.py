@@ -94,13 +94,13 @@ def _chance_of_top(values: Sequence[float] | Array, size: int) -> Array:
     given = np.asarray(values, dtype=float)
     above = (given > given[:, None]).sum(1)
     equal = (given == given[:, None]).sum(1)
-    return np.clip((size - above) / equal, 0, 1)
+    return np.asarray(np.clip((size - above) / equal, 0, 1))
 
 
 def _order(values: Sequence[float] | Array) -> Array:
     """1, -1 or 0 for each pair [n, n]."""
     given = np.asarray(values, dtype=float)
-    return np.sign(given[:, None] - given[None, :])
+    return np.asarray(np.sign(given[:, None] - given[None, :]))
 
 
 def _pairs(matrix: Array, counts: Array) -> Array:

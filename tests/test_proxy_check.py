@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_draw_has_the_tau_and_the_correlation_that_scipy_finds_in_it() -> None:
     rng = np.random.default_rng(0)
-    first, second = rng.integers(0, 7, size=12), rng.integers(0, 7, size=12)  # with ties
+    first, second = rng.integers(0, 7, 12).astype(float), rng.integers(0, 7, 12).astype(float)  # with ties
     counts = draws(12)
     assert counts.shape == (1 + DRAWS, 12) and (counts.sum(1) == 12).all() and (counts[0] == 1).all()
     for row in (0, 1, 2, 3):
@@ -238,7 +238,10 @@ def test_killed_and_typed_again_it_is_the_check_that_was_never_killed(
 
 
 def test_a_dry_run_writes_nothing(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dry_run=true", "networks=3", "evaluator.recipe.epochs=1", "longer.epochs=2"]) == 0
+    assert (
+        main(["dry_run=true", "networks=3", "evaluator.recipe.epochs=1", "longer.epochs=2", "evaluator.resolution=4"])
+        == 0
+    )
     said = capsys.readouterr().out
     assert "3 by the proxy schedule x" in said and "of one worker's time" in said and "MACs" in said
     assert contents(empty_folder) == {}

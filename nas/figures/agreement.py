@@ -66,7 +66,7 @@ def draw_scatter(axes: Axes, found: Outcome) -> None:
     if shades:
         scale = axes.figure.colorbar(points, ax=axes, pad=0.02, aspect=32)
         scale.set_label("MACs of one image, logarithmic")
-        scale.outline.set_visible(False)  # type: ignore[operator]
+        scale.outline.set_visible(False)
         middle = float(np.sqrt(min(macs) * max(macs)))
         scale.set_ticks([min(macs), middle, max(macs)])
         scale.ax.yaxis.set_minor_locator(NullLocator())
