@@ -180,6 +180,13 @@ def readme(
         "from convnets.arch_file import read_arch\nfrom convnets.build import build\n\n"
         f'net = build(read_arch("{example}.yaml"), seed=0)\n```'
     )
+    if forms:
+        arch = family.members[0].arch
+        parts.append(
+            f"`images` are float32 [batch, {arch.in_channels}, side, side], normalised as in training, and for ONNX a "
+            f"NumPy array; the side is the `px` above ({arch.resolution} for `{example}`), any other for the PyTorch "
+            "forms alone."
+        )
     for form in forms:
         says, code = (text.replace("MODEL", example) for text in _LOADING[form])
         parts.append(f"{says}:\n\n```python\n{code}\n```")
