@@ -8,7 +8,7 @@ layouts around every operator that it has not got in it. The file is therefore w
   multiplies blocked maps only where it can prove that they are of one shape, for which the shape is written down too;
 - SiLU as x * Sigmoid(x), which it fuses into one operator.
 
-On one AVX-512 core B0 and B1 run 7% faster than from the file of torch.onnx (`benchmarks.table4`).
+On one AVX-512 core B0 and B1 run 6 to 7% faster than from the file of torch.onnx (`benchmarks.table4`).
 """
 
 from __future__ import annotations
