@@ -34,14 +34,11 @@ from scaling_search.study import NAME, Evaluation, check_study
 from scaling_search.variant import Variant
 from tests.conftest import hear_ctrl_c
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
 FAST = ("evaluator=synthetic", "engine=inline", "figure4=false")
 SMALL = replace(Variant(resolution=32, stem_stride=1, width=0.5).of(EFFICIENTNET_B0), classes=10)
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 # --- which networks --------------------------------------------------------------------------------------------------

@@ -33,6 +33,9 @@ from convnets.rules import PRESETS
 from convnets.scaling_file import Scaling, write_scaling
 from tests.test_rules import PUBLISHED
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
 # A network that is built, measured and exported in a moment.
 SMALL = replace(
     EFFICIENTNET_B0,
@@ -42,12 +45,6 @@ SMALL = replace(
     resolution=32,
     classes=10,
 )
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(autouse=True)

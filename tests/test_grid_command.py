@@ -24,20 +24,13 @@ from convnets.errors import InputError
 from convnets.reference import EFFICIENTNET_B0
 from convnets.scaling_file import read_scaling
 from scaling_search.grid import main
-from tests.conftest import hear_ctrl_c
+from tests.conftest import contents, hear_ctrl_c
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 SMALL = ("evaluator=synthetic", "lattice.alpha=[1.0,1.4]", "lattice.beta=[1.0,1.2]", "lattice.gamma=[1.0,1.3]")
 FAST = (*SMALL, "engine=inline", "candidates=3", "seeds=2")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def finished(folder: Path) -> int:

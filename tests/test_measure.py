@@ -20,14 +20,11 @@ from convnets.measure import main
 from convnets.reference import EFFICIENTNET_B0
 from convnets.timing import ThisMachine
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
+
 SMALL = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2], resolution=32)
 QUICK = ("device.seconds=0.05", "device.resolution=32")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 class OnVectors:

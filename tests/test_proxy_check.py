@@ -29,18 +29,12 @@ from nas.journal import Entry, read_journal
 from nas.problem import SearchProblem
 from nas.proxy_check import _longer, _longer_settings, main
 from search_spaces.mnasnet import MnasNet
+from tests.conftest import contents
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 FAST = ("evaluator=synthetic", "evaluator.epochs=2", "engine=inline", "networks=5")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------

@@ -21,19 +21,12 @@ from convnets.cost import cost
 from convnets.errors import InputError
 from convnets.origin import file_source, read_origin
 from nas.search import main
-from tests.conftest import ROOT, hear_ctrl_c
+from tests.conftest import ROOT, contents, hear_ctrl_c
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 FAST = ("evaluator=synthetic", "engine=inline", "budget=12")
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_a_search_writes_what_the_contract_names(empty_folder: Path) -> None:

@@ -29,7 +29,7 @@ from convnets.build import build
 from convnets.checkpoints import load_weights
 from convnets.errors import InputError
 from convnets.origin import read_origin
-from tests.conftest import hear_ctrl_c
+from tests.conftest import contents, hear_ctrl_c
 from training import data
 from training.dataset import Dataset, Images
 from training.splits import with_test
@@ -49,10 +49,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     write_arch(TINY, "tiny.yaml")
     return tmp_path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def metrics(name: str) -> list[dict[str, str]]:
