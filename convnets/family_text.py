@@ -22,11 +22,11 @@ COLUMNS = (
 _LOADING = {  # how each form is loaded, the model's name standing for MODEL
     "pytorch": (
         "`MODEL/model.py`: the network in one file that needs torch alone, with the weights beside it",
-        "import sys\n"
-        'sys.path.insert(0, "MODEL")\n'
-        "from model import build\n"
+        "import runpy\n"
+        "\n"
         "from safetensors.torch import load_file\n"
         "\n"
+        'build = runpy.run_path("MODEL/model.py")["build"]  # in a project of yours: from model import build\n'
         "net = build()\n"
         'net.load_state_dict(load_file("MODEL/weights.safetensors"))\n'
         "net.eval()",

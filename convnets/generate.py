@@ -323,6 +323,8 @@ def _weights(arch: Arch, path: str) -> Mapping[str, Any]:
         state = load_weights(path, arch)
     for one in caught:
         say(f"warning: {one.message}")
+    if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise InputError(f"weights={path}: {broken[0]} holds numbers that are not finite")
     return state
 
 

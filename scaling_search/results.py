@@ -11,15 +11,17 @@ from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
+import yaml
 from scipy.stats import spearmanr
 
 from conf.run_folder import provenance, write_json
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.cost import cost
+from convnets.errors import InputError
 from convnets.origin import file_source
 from convnets.reference import NAMES
-from convnets.scaling_file import Scaling, write_scaling
+from convnets.scaling_file import Scaling, read_scaling, write_scaling
 from scaling_search.plan import Row, Surface
 from scaling_search.ranking import Ranking, rank
 from scaling_search.session import Compared, data_hash
@@ -275,9 +277,20 @@ def write_constants(path: Path, named: Arch, surface: Surface, result: Outcome, 
         "spread_of_candidates": result.ranking.between,
         "top": _top(result, 10),
         **about,
-        "made_by": provenance(),
     }
-    write_scaling(Scaling(result.best.row.coefficients, surface.phi, surface.rounding, named, evidence), path)
+    found = Scaling(result.best.row.coefficients, surface.phi, surface.rounding, named, evidence)
+    if not _says(path, found):
+        write_scaling(replace(found, evidence=evidence | {"made_by": provenance()}), path)
+
+
+def _says(path: Path, found: Scaling) -> bool:
+    """Whether the file says so already, whoever made it and when: families know it by its hash."""
+    try:
+        there = read_scaling(path)
+    except InputError:  # there is none, or not a whole one
+        return False
+    evidence = {name: value for name, value in there.evidence.items() if name != "made_by"}
+    return replace(there, evidence=evidence) == replace(found, evidence=yaml.safe_load(yaml.safe_dump(found.evidence)))
 
 
 def write_summary(path: Path, result: Outcome, about: Mapping[str, Any], seconds: float) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from matplotlib.figure import Figure
 
 from convnets.arch import Arch
 from convnets.arch_file import read_arch, write_arch
+from convnets.build import build
 from convnets.compound import Coefficients
 from convnets.cost import cost
 from convnets.errors import DoesNotFit, InputError
@@ -244,10 +246,7 @@ def test_exports_are_in_the_readme_and_load_as_it_says(
 
 
 def test_weights_of_somebody_are_exported(tmp_path: Path) -> None:
-    import torch
     from safetensors.torch import load_file
-
-    from convnets.build import build
 
     write_arch(SMALL, "small.yaml")
     net = build(SMALL, seed=3)
@@ -429,6 +428,16 @@ def test_an_interrupted_family_goes_on_where_it_was_and_a_finished_one_is_left_a
     # One that is gone is made again in any case.
     weights.unlink()
     assert main(asked) == 0 and names[2:] == ["small_phi0"] and weights.read_bytes() == before[weights]
+
+
+def test_weights_that_are_no_numbers_are_refused_before_anything_is_written() -> None:
+    write_arch(SMALL, "small.yaml")
+    state = build(SMALL, seed=0).state_dict()
+    state["classifier.bias"][0] = torch.nan
+    torch.save(state, "nan.pt")
+    with pytest.raises(InputError, match="weights=nan.pt: classifier.bias holds numbers that are not finite"):
+        main(["baseline=small.yaml", "phi=0", "export=weights", "weights=nan.pt", "name=a"])
+    assert not Path("runs").exists()
 
 
 def test_a_folder_in_which_a_killed_run_wrote_nothing_yet_is_free() -> None:

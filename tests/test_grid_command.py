@@ -87,7 +87,7 @@ def test_typed_again_it_repeats_nothing_and_larger_numbers_extend_it(empty_folde
     first = contents(folder)
     main([*FAST, "name=a"])
     assert finished(folder) == 6
-    assert all(contents(folder)[name] == first[name] for name in ("candidates.csv",))
+    assert all(contents(folder)[name] == first[name] for name in ("candidates.csv", "scaling.yaml"))
     main([*FAST, "name=a", "seeds=3"])
     assert finished(folder) == 9
     main([*FAST, "name=a", "seeds=3", "candidates=5"])
