@@ -17,7 +17,7 @@ search: .venv/installed  ## search for a network of about 400M MACs on the embed
 
 # The whole chain, each step from what the one before it wrote. Typed again it goes on where it was stopped.
 FAMILY ?= family
-family: .venv/installed  ## search, scaling search and model generator in one; 15 minutes on two cores
+family: .venv/installed  ## search, scaling search and model generator in one; 8 minutes on two cores
 	$(BIN)/python -m nas.search name=$(FAMILY)-search reward=absolute budget=20
 	$(BIN)/python -m scaling_search.grid name=$(FAMILY)-scaling baseline=runs/$(FAMILY)-search/best.yaml candidates=6 seeds=2
 	$(BIN)/python -m convnets.generate name=$(FAMILY) scaling=runs/$(FAMILY)-scaling/scaling.yaml phi=[0,1,2] export=all
