@@ -86,7 +86,7 @@ def provenance() -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in packages},
+        "versions": {package: version_of(package) for package in packages},
         "git": _git_revision(),
         "hardware": {
             "machine": platform.machine(),
@@ -97,7 +97,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
     try:
         return version(package)
     except PackageNotFoundError:

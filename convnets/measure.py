@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from conf.command import configuration, construct, one_line, plain, run
 from conf.console import CONSOLE, say
 from conf.progress import Show, progress
-from conf.run_folder import locked, provenance, run_folder, write_config, write_json
+from conf.run_folder import locked, provenance, run_folder, version_of, write_config, write_json
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.backends import check_form
@@ -220,7 +219,8 @@ def settled(arch: Arch, resolution: int | None, seed: int) -> nn.Module:
 def outputs(network: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """What the plain network gives on the CPU, computed in `dtype`."""
     with torch.inference_mode():
-        return copy.deepcopy(network).to(dtype)(images.to(dtype))  # type: ignore[no-any-return]
+        found: Tensor = copy.deepcopy(network).to(dtype)(images.to(dtype))
+    return found
 
 
 def difference(found: Tensor, exact: Tensor) -> float:
@@ -357,15 +357,8 @@ def _machine(device: ThisMachine) -> dict[str, Any]:
     """What it was measured on and with."""
     ran = provenance()
     gpus = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device.kind == "cuda" else {}
-    versions = {"torch": torch.__version__, "onnxruntime": _version("onnxruntime"), "python": ran["python"]}
+    versions = {"torch": torch.__version__, "onnxruntime": version_of("onnxruntime"), "python": ran["python"]}
     return {**{name: ran["hardware"][name] for name in ("processor", "machine", "cores")}, **gpus, **versions}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _summary(

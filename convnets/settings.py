@@ -16,17 +16,18 @@ def check_same_settings(path: Path, found: Mapping[str, Any], given: Mapping[str
         raise InputError(
             f"{path} was written by an earlier release, which knew no {', '.join(new)}; give another name="
         )
-    before, now = _flatten(found), _flatten(json.loads(json.dumps(given)))
+    before, now = flatten(found), flatten(json.loads(json.dumps(given)))
     differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if differing:
         shown = ", ".join(f"{name}={before.get(name)} (now {now.get(name)})" for name in differing)
         raise InputError(f"{path} was started with {shown}; give another name= or the same settings")
 
 
-def _flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names: `{"recipe": {"lr": 1}}` as `{"recipe.lr": 1}`."""
     if not isinstance(settings, Mapping):
         return {prefix: settings}
     leaves: dict[str, Any] = {}
     for name, value in settings.items():
-        leaves |= _flatten(value, f"{prefix}.{name}" if prefix else name)
+        leaves |= flatten(value, f"{prefix}.{name}" if prefix else name)
     return leaves

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from nas.engine import RunJobs
 from nas.evaluator import EvaluationFailed, Evaluator
 from scaling_search.study import Evaluation, Study, check_study
 from scaling_search.variant import read_variant
+from training import dataset
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,9 @@ def read_compared(given: Mapping[str, Any], evaluator: Evaluator) -> Compared:
 
 
 def data_hash(evaluator: Evaluator) -> str | None:
-    """Sixteen hex digits of the images and labels that an evaluator trains and scores on; None where it has none."""
+    """`training.dataset.data_hash` of what an evaluator trains and scores on; None where it has no data."""
     data: Any = getattr(evaluator, "data", None)
-    if not all(hasattr(data, part) for part in ("train", "val")):
-        return None
-    digest = hashlib.sha256()
-    for part in (data.train, data.val):
-        digest.update(part.pixels.tobytes())
-        digest.update(part.labels.tobytes())
-    return digest.hexdigest()[:16]
+    return dataset.data_hash(data) if all(hasattr(data, part) for part in ("train", "val")) else None
 
 
 def warn_of_enlarging(compared: Compared, networks: Sequence[Arch]) -> None:

@@ -33,6 +33,7 @@ WRITERS = (
     "nas/report.py",
     "nas/experiment.py",
     "nas/figures/",
+    "training/train_report.py",
     "scaling_search/results.py",
     "scaling_search/session.py",
     "scaling_search/report.py",

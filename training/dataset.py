@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,6 +79,15 @@ class Dataset:
             mean[channel] = centre = (counts @ values) / counts.sum()
             std[channel] = np.sqrt(counts @ (values - centre) ** 2 / counts.sum()) or 1.0
         return mean, std
+
+
+def data_hash(data: Dataset) -> str:
+    """Sixteen hex digits of the images and labels that are trained and scored on."""
+    digest = hashlib.sha256()
+    for part in (data.train, data.val):
+        digest.update(part.pixels.tobytes())
+        digest.update(part.labels.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def hold_out(images: Images, fraction: float, seed: int, classes: Sequence[str], where: str) -> tuple[Images, Images]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import time
@@ -12,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -34,18 +32,16 @@ from convnets.errors import InputError
 from convnets.named import named
 from convnets.origin import file_source
 from convnets.out_of_memory import out_of_memory
+from convnets.settings import flatten
 from training import checkpoint, metrics
 from training.augment import Samples
 from training.batches import Batches, MemoryBatches, as_scored, as_trained
-from training.dataset import Dataset, Images
-from training.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
+from training.dataset import Dataset, Images, data_hash
+from training.fit import Score, Training, evaluate, fit, fitting_parts
 from training.full_recipe import FullRecipe
 from training.loop import Diverged, device
 from training.metrics import read_metrics, write_metrics
 from training.splits import takes, test_split, with_test
-
-if TYPE_CHECKING:  # matplotlib takes a second to load
-    from matplotlib.figure import Figure
 
 # What may change between the runs of one training: how it is kept and shown, and by which parts it is computed.
 _FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "tensorboard")  # the data is known by its hash
@@ -218,18 +214,10 @@ def _settings(given: Mapping[str, Any], arch: Arch, data: Dataset, weights: _Wei
         **kept,
         "network": arch.key(),
         "weights": None if weights is None else weights.source["sha256"],
-        "data_hash": _data_hash(data),
+        "data_hash": data_hash(data),
+        "classes": list(data.classes),
+        "flip": data.flip,
     }
-
-
-def _data_hash(data: Dataset) -> str:
-    """Of what is learnt from and held out."""
-    digest = hashlib.sha256(repr((data.classes, data.flip)).encode())
-    for images in (data.train, data.val):
-        digest.update(repr(images.pixels.shape).encode())
-        digest.update(np.ascontiguousarray(images.labels).data)
-        digest.update(np.ascontiguousarray(images.pixels).data)
-    return digest.hexdigest()
 
 
 def _state_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -246,21 +234,13 @@ def _state_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] |
             what = "results without their checkpoints" if ours else "another command's results"
             raise InputError(f"name={folder.name}: {folder} holds {what}; give another name=")
         return None
-    for option, value in _flat(settings).items():
-        earlier = _flat(before).get(option)
+    for option, value in flatten(settings).items():
+        earlier = flatten(before).get(option)
         if earlier != value:
             raise InputError(
                 f"name={folder.name}: {folder} was trained with {option}={earlier}, not {value}; give another name="
             )
     return checkpoint.load_newest(checkpoints, say)
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """`recipe.optimizer.momentum` and the like -> values."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {f"{before}{name}": value}
-    return flat
 
 
 def _placed(
@@ -496,12 +476,9 @@ def _summary(
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- the page
-
-
 def _write_report(asked: _Asked, training: Training, test: Score | None) -> None:
     """`report.html`, of a run that may go on."""
-    from pages.page import drawing, render  # with matplotlib, which takes a second
+    from training.train_report import training_report  # with matplotlib, which takes a second
 
     folder, recipe, costs = asked.folder, asked.recipe, cost(asked.arch)
     history = read_metrics(folder / metrics.FILE)
@@ -514,46 +491,21 @@ def _write_report(asked: _Asked, training: Training, test: Score | None) -> None
         (f"{len(history)} epochs, {history[-1].step:,} steps", duration_text(history[-1].seconds)),
     ]
     data = asked.data
-    text = render(
-        Path(__file__).with_name("train.html"),
+    text = training_report(
         folder.name,
-        [],
         (folder / "config.yaml").read_text(),
+        history,
         title=f"{asked.given['model']} trained by recipe {asked.names['recipe']} on {asked.names['data']}",
         unfinished="" if asked.finished else f"{len(history)} of {recipe.epochs} epochs so far",
         facts=facts,
         images=f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
         + ("no test split." if asked.test is None else f"{len(asked.test):,} looked at once, at the end."),
-        curves=drawing(_curves(history), "loss and accuracy by epoch"),
         caption="Losses are cross-entropies in nats, that of training with label smoothing and of augmented images. "
         "Accuracy is that of the network that is kept"
         + ("." if recipe.average is None else ": of the average of the weights."),
         commands=[asked.export] if asked.finished else [asked.command],
     )
     write_atomically(folder / "report.html", text)
-
-
-def _curves(history: Sequence[Epoch]) -> Figure:
-    from pages.style import BLUE, MUTED, ORANGE, styled
-
-    epochs = [one.number for one in history]
-    marker = "o" if len(epochs) < 3 else ""
-    with styled((9.0, 3.4)) as figure:
-        losses, accuracies = figure.subplots(1, 2)
-        losses.set_title("Loss")
-        losses.plot(epochs, [one.train_loss for one in history], MUTED, marker=marker, label="training")
-        losses.plot(epochs, [one.score.loss for one in history], BLUE, marker=marker, label="held out")
-        accuracies.set_title("Accuracy held out")
-        accuracies.plot(epochs, [one.score.accuracy for one in history], BLUE, marker=marker, label="top 1")
-        if any(one.score.top5 < 1 for one in history):
-            accuracies.plot(epochs, [one.score.top5 for one in history], ORANGE, marker=marker, label="top 5")
-        accuracies.yaxis.set_major_formatter("{x:.0%}")
-        for axes in (losses, accuracies):
-            axes.set_xlabel("epoch")
-            axes.set_xlim(min(epochs) - 0.5 if len(epochs) < 3 else 1, max(epochs) + (0.5 if len(epochs) < 3 else 0))
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.legend()
-    return figure
 
 
 if __name__ == "__main__":
