@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from conf.run_folder import provenance
+from engines import inline
+from engines import ray as ray_engine
 from nas.controllers.random import Random
-from nas.engines import inline
-from nas.engines import ray as ray_engine
 from nas.evaluators.synthetic import Synthetic
 from nas.journal import Journal
 from nas.loop import Search

@@ -20,9 +20,9 @@ from convnets.cost_text import cost_short, cost_title
 from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, cost_of
 from convnets.reference import reference
+from engines.evaluator import EvaluationFailed, measure
 from nas.costs import within
 from nas.device import NoDevice
-from nas.evaluator import EvaluationFailed, measure
 from nas.figures.comparison import Compared, Trained, comparison_figure
 from nas.journal import Entry, read_journal
 from nas.loop import best_of

@@ -19,6 +19,9 @@ from conf.run_folder import locked, run_folder, write_config
 from convnets.checks import check_whole
 from convnets.cost import macs_text
 from convnets.errors import InputError
+from engines import inline
+from engines.engine import RunJobs
+from engines.evaluator import EvaluationFailed, Evaluator
 from nas.check_outcome import Outcome, notes, outcome, verdict
 from nas.check_plan import (
     SCHEDULES,
@@ -33,9 +36,6 @@ from nas.check_plan import (
 )  # fmt: skip
 from nas.check_report import times_of, write_all
 from nas.checked import COMMAND, epochs_setting, fingerprint
-from nas.engine import RunJobs
-from nas.engines import inline
-from nas.evaluator import EvaluationFailed, Evaluator
 from nas.journal import Entry, Journal, check_journal, read_journal
 from nas.problem import SearchProblem
 from nas.timings import Timings, read_timings

@@ -19,8 +19,8 @@ from convnets.cost import macs_text
 from convnets.cost_text import cost_short, cost_text, cost_title
 from convnets.errors import InputError
 from convnets.origin import file_source
+from engines import inline
 from nas.controller import WALK_LIMIT
-from nas.engines import inline
 from nas.experiment import run_experiment
 from nas.front import pareto_front, spread
 from nas.halving import read_halving

@@ -22,7 +22,7 @@ from convnets.cost import cost, macs_text
 from convnets.errors import InputError
 from convnets.scale import ROUNDINGS
 from convnets.scaling_file import read_scaling
-from nas.engines import inline
+from engines import inline
 from pages.style import png
 from scaling_search.compare_report import report
 from scaling_search.comparison import BASELINE, LINES, Point, check_factors, compared, on_bases

@@ -21,7 +21,7 @@ from convnets.compound import PAPER, Coefficients
 from convnets.cost import cost, macs_text
 from convnets.errors import InputError
 from convnets.scale import ROUNDINGS
-from nas.engines import inline
+from engines import inline
 from nas.halving import read_halving
 from scaling_search.candidates import lattice
 from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan

@@ -14,8 +14,8 @@ from convnets.arch import Arch
 from convnets.cost import cost
 from convnets.errors import InputError
 from convnets.named import named as network_of
-from nas.engine import RunJobs
-from nas.evaluator import EvaluationFailed, Evaluator
+from engines.engine import RunJobs
+from engines.evaluator import EvaluationFailed, Evaluator
 from scaling_search.study import Evaluation, Study, check_study
 from scaling_search.variant import read_variant
 from training import dataset

@@ -182,7 +182,7 @@ def test_the_picture_stands_without_any_result(empty_folder: Path) -> None:
 
 # An evaluator whose noise is far beyond what networks differ by.
 NOISY = """
-from nas.evaluator import Measurement
+from engines.evaluator import Measurement
 from nas.evaluators.published import with_noise
 
 

@@ -276,7 +276,7 @@ def test_a_candidate_none_of_which_can_be_trained_exits_1(
     empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (empty_folder / "failing.py").write_text(
-        "from nas.evaluator import EvaluationFailed\n\n\n"
+        "from engines.evaluator import EvaluationFailed\n\n\n"
         "class Failing:\n"
         "    def __call__(self, network, seed):\n"
         "        raise EvaluationFailed('diverged: loss is nan')\n"

@@ -13,13 +13,14 @@ from hydra.utils import get_object
 
 from tests.conftest import ROOT
 
-PACKAGES = ("convnets", "search_spaces", "training", "nas", "scaling_search", "conf", "pages")
+PACKAGES = ("convnets", "search_spaces", "engines", "training", "nas", "scaling_search", "conf", "pages")
 MAY_IMPORT = {
     "convnets": set[str](),
     "search_spaces": {"convnets"},
-    "training": {"convnets"},
-    "nas": {"convnets", "search_spaces", "training"},
-    "scaling_search": {"convnets", "search_spaces", "training", "nas"},
+    "engines": {"convnets"},
+    "training": {"convnets", "engines"},
+    "nas": {"convnets", "search_spaces", "engines", "training"},
+    "scaling_search": {"convnets", "search_spaces", "engines", "training", "nas"},
     "conf": {"convnets"},
     "pages": {"convnets"},
 }
@@ -42,7 +43,7 @@ WRITERS = (
 )
 # Where a dependency may be imported, by path prefix. `conf` reads configurations for the command modules.
 ROOMS = {
-    "ray": ("nas/engines/ray.py",),
+    "ray": ("engines/", "training/workers.py"),
     "optuna": ("scaling_search/study.py", "nas/controllers/"),
     "hydra": ("conf/",),
     "omegaconf": ("conf/", "nas/search.py", "nas/report.py", "nas/experiment.py"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convnets.arch import Arch, Stage, Stem
 from convnets.errors import InputError
-from nas.evaluator import EvaluationFailed, measure
+from engines.evaluator import EvaluationFailed, measure
 from nas.evaluators.proxy import Proxy
 from training.augment import samples
 from training.dataset import Dataset, Images

@@ -18,13 +18,13 @@ from scipy.stats import kendalltau, spearmanr
 from conf.command import configuration, one_line, plain
 from convnets.errors import InputError
 from convnets.network import Network, cost_of
+from engines.evaluator import EvaluationFailed, Measurement
 from nas import report as search_report
 from nas import search
 from nas.agreement import DRAWS, draws, estimate, in_order, partial_tau, shared_top, spearman, tau
 from nas.check_outcome import Outcome, notes, outcome, verdict
 from nas.check_plan import POOL, Drawn, drawn_from, jobs_of, number_of, spread
 from nas.checked import checked_note, fingerprint
-from nas.evaluator import EvaluationFailed, Measurement
 from nas.journal import Entry, read_journal
 from nas.problem import SearchProblem
 from nas.proxy_check import _longer, _longer_settings, main

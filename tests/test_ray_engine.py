@@ -17,9 +17,9 @@ import pytest
 
 from convnets.errors import InputError
 from convnets.network import Network
-from nas.engines import inline
-from nas.engines import ray as ray_engine
-from nas.evaluator import EvaluationFailed, Evaluator, Measurement
+from engines import inline
+from engines import ray as ray_engine
+from engines.evaluator import EvaluationFailed, Evaluator, Measurement
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
 from nas.journal import read_journal

@@ -11,8 +11,8 @@ import pytest
 from convnets.compound import Coefficients
 from convnets.network import Network
 from convnets.reference import EFFICIENTNET_B0
-from nas.engines import inline
-from nas.evaluator import EvaluationFailed, Measurement
+from engines import inline
+from engines.evaluator import EvaluationFailed, Measurement
 from nas.halving import Halving
 from scaling_search.candidates import lattice
 from scaling_search.plan import Row, Surface, plan

@@ -12,13 +12,13 @@ import pytest
 
 from convnets.errors import InputError
 from convnets.network import Network
+from engines import inline
+from engines.evaluator import EvaluationFailed, Measurement, measure
 from nas.controller import Controller
 from nas.controllers.bayesian import Bayesian
 from nas.controllers.evolution import Evolution
 from nas.controllers.optuna import Optuna
 from nas.controllers.rl import RL
-from nas.engines import inline
-from nas.evaluator import EvaluationFailed, Measurement, measure
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
 from nas.journal import Entry

@@ -22,8 +22,8 @@ from convnets.compound import Coefficients
 from convnets.errors import InputError
 from convnets.network import Network
 from convnets.reference import EFFICIENTNET_B0
-from nas.engines import inline
-from nas.evaluator import EvaluationFailed, Measurement
+from engines import inline
+from engines.evaluator import EvaluationFailed, Measurement
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
 from scaling_search.candidates import lattice

@@ -23,7 +23,7 @@ from convnets.arch import Arch
 from convnets.checks import check_number
 from convnets.errors import InputError
 from convnets.network import Network
-from nas.evaluator import Measurement
+from engines.evaluator import Measurement
 from nas.evaluators.boosted_trees import BoostedTrees, Floats, Integers, Quality, load_or_fit
 from nas.evaluators.published import published_file, with_noise
 from search_spaces.efficientnet import SE_RATIOS, EfficientNet

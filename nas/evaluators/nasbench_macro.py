@@ -14,7 +14,7 @@ import numpy.typing as npt
 from convnets.checks import check_number
 from convnets.errors import InputError
 from convnets.network import Network
-from nas.evaluator import Measurement
+from engines.evaluator import Measurement
 from nas.evaluators.published import published_file, with_noise
 from search_spaces.nasbench_macro import NasBenchMacro
 from search_spaces.space import Picks

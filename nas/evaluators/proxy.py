@@ -18,7 +18,7 @@ from convnets.errors import InputError
 from convnets.network import Network, build_network
 from convnets.out_of_memory import out_of_memory
 from convnets.threads import torch_threads
-from nas.evaluator import EvaluationFailed, Measurement
+from engines.evaluator import EvaluationFailed, Measurement
 from training.augment import Samples, samples
 from training.dataset import Dataset
 from training.forecast import forecast_seconds

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from convnets.checks import check_number, check_whole
 from convnets.network import Network, cost_of
-from nas.evaluator import Measurement
+from engines.evaluator import Measurement
 
 
 class Synthetic:

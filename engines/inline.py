@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nas.engine import Jobs, RunJobs
-from nas.evaluator import EvaluationFailed, Evaluator, measure
+from engines.engine import Jobs, RunJobs
+from engines.evaluator import EvaluationFailed, Evaluator, measure
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
-from nas.engine import Jobs, RunJobs
-from nas.engines.watchdog import watched
-from nas.evaluator import EvaluationFailed, Evaluator, measure
+from engines.engine import Jobs, RunJobs
+from engines.evaluator import EvaluationFailed, Evaluator, measure
+from engines.watchdog import watched
 
 # Read by Ray when it is imported or started. Our journal is the state, so Tune's own snapshots, logs and Ctrl-C
 # handling would only cost time and stand in the way.

@@ -22,7 +22,7 @@ def watched() -> Iterator[None]:
     """Inside, the death of this process ends all processes that it has started so far, and theirs."""
     family = [f"{process.pid}:{process.create_time()}" for process in psutil.Process().children(recursive=True)]
     watchdog = subprocess.Popen(
-        [sys.executable, "-m", "nas.engines.watchdog", *family], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "engines.watchdog", *family], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from convnets.network import Network
-from nas.evaluator import Evaluator
+from engines.evaluator import Evaluator
 
 
 class Job(Protocol):
