@@ -19,12 +19,13 @@ from convnets.build import build
 from convnets.errors import InputError
 from convnets.reference import reference
 from training.average import ramped_decay
-from training.batches import MemoryBatches, as_scored, as_trained
+from training.batches import MemoryBatches, as_scored
 from training.dataset import Dataset, Images
 from training.fit import Epoch, Score, Training, evaluate, fit
 from training.full_recipe import FullRecipe, full_optimizer, plain_sgd
 from training.loop import Diverged
 from training.rmsprop import TensorFlowRMSProp
+from training.source import MemorySource
 
 CPU = torch.device("cpu")
 TINY = Arch(
@@ -49,10 +50,9 @@ def some_data(count: int = 60, side: int = 8) -> Dataset:
 
 
 def started(recipe: FullRecipe, seed: int = 0, arch: Arch = TINY) -> tuple[Training, MemoryBatches, Any]:
-    data = some_data()
-    calibration = as_scored(data.train, data, recipe, 8, CPU) if recipe.recalibrate else None
-    batches = MemoryBatches(as_trained(data, recipe, 8, CPU), recipe, seed, 8, calibration)
-    return Training(build(arch, seed), recipe, batches.steps, CPU), batches, as_scored(data.val, data, recipe, 8, CPU)
+    source = MemorySource(some_data(), None)
+    batches = source.batches(recipe, seed, 8, CPU)
+    return Training(build(arch, seed), recipe, batches.steps, CPU), batches, source.held_out(recipe, 8, CPU)
 
 
 def recipe_named(name: str, *overrides: str) -> FullRecipe:
@@ -319,14 +319,11 @@ def test_nobody_elses_random_numbers_are_taken() -> None:
 
 
 def test_a_score_by_hand() -> None:
-    data = some_data()
-    samples = as_scored(data.val, data, RECIPE, 8, CPU)
-
     class Fixed(torch.nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([[2.0, 0.0, 0.0]]).expand(len(images), 3)
 
-    score = evaluate(Fixed(), samples)
+    score = evaluate(Fixed(), MemorySource(some_data(), None).held_out(RECIPE, 8, CPU))
     assert (score.accuracy, score.top5) == (pytest.approx(1 / 3), 1.0)
     log_sum = np.log(np.exp(2) + 2)
     assert score.loss == pytest.approx(log_sum - 2 / 3)
@@ -341,8 +338,7 @@ def test_a_partial_is_checked_where_it_is_made() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_half_precision_and_compiled_on_a_gpu() -> None:
     where = torch.device("cuda")
-    data, recipe = some_data(), replace(RECIPE, epochs=2)
-    batches = MemoryBatches(as_trained(data, recipe, 8, where), recipe, 0, 8)
-    held_out = as_scored(data.val, data, recipe, 8, where)
+    source, recipe = MemorySource(some_data(), None), replace(RECIPE, epochs=2)
+    batches, held_out = source.batches(recipe, 0, 8, where), source.held_out(recipe, 8, where)
     training = Training(build(TINY, 0), recipe, batches.steps, where)
     assert [one.number for one in fit(training, batches, held_out, recipe, 0)] == [1, 2]

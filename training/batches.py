@@ -15,6 +15,7 @@ from training.augment import Samples, Views, random_views, seen
 from training.crops import Boxes, central_boxes, cut, random_boxes
 from training.dataset import Dataset, Images
 from training.full_recipe import FullRecipe
+from training.share import ALONE, Share
 
 _PART = 1024  # images that are cropped at once
 
@@ -23,7 +24,7 @@ class Batches(Protocol):
     """What a training run draws its batches from.
 
     steps        batches of one epoch, all full.
-    size         images of each.
+    size         images of each, those of all workers together.
     calibration  images as they are scored, from which batch-norm statistics are taken; None where they are not.
     """
 
@@ -35,7 +36,10 @@ class Batches(Protocol):
     def calibration(self) -> Samples | None: ...
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images float32 [n, channels, height, width] and labels int64 [n] for `step` of the run, counted from 0."""
+        """Images float32 [n, channels, height, width] and labels int64 [n] for `step` of the run, counted from 0.
+
+        They are this worker's share of the batch: the same images, seen the same way, as if there were no others.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,25 +57,35 @@ class MemoryBatches:
     samples      the training images on the device, as `as_trained` gives them.
     side         the network's resolution, pixels.
     calibration  as `Batches` has it.
+    share        whose batches they are.
 
     The order and the draws of an epoch come from (seed, epoch), so that any step can be had at any time, and neither
-    the steps before it nor anybody else's random numbers matter.
+    the steps before it nor anybody else's random numbers matter. Raises InputError where a batch does not divide.
     """
 
     def __init__(
-        self, samples: Samples, recipe: FullRecipe, seed: int, side: int, calibration: Samples | None = None
+        self,
+        samples: Samples,
+        recipe: FullRecipe,
+        seed: int,
+        side: int,
+        calibration: Samples | None = None,
+        share: Share = ALONE,
     ) -> None:
         self.size = min(recipe.batch_size, len(samples))
+        share.check_divides(self.size)
         self.steps = len(samples) // self.size
         self.calibration = calibration
         self._samples, self._recipe, self._seed, self._side = samples, recipe, seed, side
+        self._mine = share.part(self.size)
         self._drawn: tuple[int, _Draws] | None = None
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         epoch, place = step // self.steps + 1, step % self.steps
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = epoch, self._draws(epoch)
-        draws, part = self._drawn[1], slice(place * self.size, (place + 1) * self.size)
+        draws, before = self._drawn[1], place * self.size
+        part = slice(before + self._mine.start, before + self._mine.stop)
         recipe, samples, index = self._recipe, self._samples, draws.order[part]
         side, views = recipe.side(epoch, self._side), draws.views[part]
         pixels = samples.pixels[index]

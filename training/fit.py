@@ -22,6 +22,7 @@ from training.batches import Batches, seed_of_step
 from training.convolutions import fast_convolutions
 from training.full_recipe import FullRecipe, full_optimizer
 from training.loop import Diverged, recalibrate
+from training.source import Scored
 
 # Reading the loss makes the host wait for the device: seldom enough to cost nothing, often enough to stop early.
 _STEPS_BETWEEN_CHECKS = 50
@@ -130,7 +131,7 @@ class Training:
 def fit(
     training: Training,
     batches: Batches,
-    held_out: Samples,
+    held_out: Scored,
     recipe: FullRecipe,
     seed: int,
     after_step: Callable[[], None] = lambda: None,
@@ -213,25 +214,21 @@ def _out_of_patience(training: Training, recipe: FullRecipe) -> bool:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, samples: Samples, bfloat16: bool | None = None) -> Score:
-    """`module`, in evaluation form, on all of `samples`. Raises Diverged where logits are not finite."""
+def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None) -> Score:
+    """`module`, in evaluation form, on all that is `scored`. Raises Diverged where logits are not finite."""
     module.eval()
-    where = samples.labels.device
-    height, width = samples.pixels.shape[1:3]
-    size = max(16, 2**18 // (height * width))  # 256 of 32 x 32 pixels, so that larger ones fit into memory too
-    right, among = (torch.zeros((), dtype=torch.int64, device=where) for _ in range(2))
-    loss = torch.zeros((), dtype=torch.float64, device=where)
-    with fast_convolutions(module), autocast(where, bfloat16):
-        for pixels, labels in zip(torch.split(samples.pixels, size), torch.split(samples.labels, size), strict=True):
-            logits = module(samples.normalised(pixels)).float()
-            hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-            right += hits[:, 0].sum()
-            among += hits.sum()
-            loss += functional.cross_entropy(logits, labels, reduction="sum").double()
-    mean = loss.item() / len(samples)
+    sums = torch.zeros(3, dtype=torch.float64)  # right, among the first five, loss
+    with fast_convolutions(module):
+        for images, labels in scored:
+            with autocast(labels.device, bfloat16):
+                logits = module(images).float()
+                hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+                losses = functional.cross_entropy(logits, labels, reduction="sum")
+            sums = sums.to(labels.device) + torch.stack([hits[:, 0].sum(), hits.sum(), losses.double()])
+    accuracy, top5, mean = (sums / len(scored)).tolist()
     if not math.isfinite(mean):
         raise Diverged("the trained network's logits are not finite")
-    return Score(right.item() / len(samples), among.item() / len(samples), mean)
+    return Score(accuracy, top5, mean)
 
 
 def autocast(where: torch.device, bfloat16: bool | None = None) -> torch.autocast:

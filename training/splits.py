@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import Parameter, signature
 from typing import Any
@@ -11,11 +11,25 @@ from typing import Any
 from convnets.errors import InputError
 from training.data import NoTestSplit
 from training.dataset import Dataset, Images, hold_out
+from training.source import MemorySource, Source
 
 
 def takes(target: str, name: str) -> bool:
     """Whether the function at the dotted path `target` has a parameter `name`; InputError if there is no function."""
     return name in _parameters(_found(target))
+
+
+def source(target: str, settings: Mapping[str, Any], fraction: float, load: Callable[[], Dataset]) -> Source:
+    """What is trained on, held out and tested on, of the data whose loader is at the dotted path `target`.
+
+    settings  the loader's.
+    fraction  of the training images is held out where nothing else is, as in `with_test`.
+    load      calls the loader with its settings.
+
+    The test split is read now, so that a fault in it shows before days of training, and looked at once, at the end.
+    """
+    data = load()
+    return MemorySource(*with_test(data, test_split(target, settings), fraction, int(settings.get("seed", 0))))
 
 
 def test_split(target: str, settings: Mapping[str, Any]) -> Images | None:

@@ -34,14 +34,13 @@ from convnets.origin import file_source
 from convnets.out_of_memory import out_of_memory
 from convnets.settings import flatten
 from training import checkpoint, metrics
-from training.augment import Samples
-from training.batches import Batches, MemoryBatches, as_scored, as_trained
-from training.dataset import Dataset, Images, data_hash
+from training.batches import Batches
 from training.fit import Score, Training, evaluate, fit, fitting_parts
 from training.full_recipe import FullRecipe
 from training.loop import Diverged, device
 from training.metrics import read_metrics, write_metrics
-from training.splits import takes, test_split, with_test
+from training.source import Scored, Source
+from training.splits import source, takes
 
 # What may change between the runs of one training: how it is kept and shown, and by which parts it is computed.
 _FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "tensorboard")  # the data is known by its hash
@@ -65,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     # Everything is checked before anything is written.
     recipe: FullRecipe = construct(config, "recipe")
     model = named("model", str(given["model"]))
-    data, test = _splits(config, given)
+    data = _source(config, given)
     arch = _fitted(model, data, recipe, given)
     weights = None if given["from"] is None else _weights(str(given["from"]), arch, recipe)
     settings = _settings(given, arch, data, weights)
@@ -74,11 +73,12 @@ def main(arguments: Sequence[str]) -> int:
     if state is not None:
         checkpoint.check_same_network(state["module"], module.state_dict(), f"{folder}/checkpoints")
     where = device()
-    batches, held_out = _placed(data, recipe, arch.resolution, seed, where)
+    batches = data.batches(recipe, seed, arch.resolution, where)
+    held_out = data.held_out(recipe, arch.resolution, where)
     training = Training(module, recipe, batches.steps, where)
     if state is not None:
         training.load_state_dict(state)
-    asked = _Asked(folder, given, names, tuple(arguments), model, arch, recipe, data, test, settings, weights)
+    asked = _Asked(folder, given, names, tuple(arguments), model, arch, recipe, data, settings, weights)
 
     _introduce(asked, batches, training)
     with locked(folder):
@@ -112,8 +112,7 @@ class _Asked:
     model: Arch  # as it was named
     arch: Arch  # as it is trained
     recipe: FullRecipe
-    data: Dataset
-    test: Images | None
+    data: Source
     settings: Mapping[str, Any]
     weights: _Weights | None
 
@@ -140,23 +139,19 @@ class _Asked:
 # ------------------------------------------------------------------------------------------------- before the training
 
 
-def _splits(config: Any, given: Mapping[str, Any]) -> tuple[Dataset, Images | None]:
-    """What is trained on and held out; and the test split, if there is one.
-
-    That is read now, so that a fault in it shows before days of training, and looked at once, at the end.
-    """
+def _source(config: Any, given: Mapping[str, Any]) -> Source:
+    """What is trained on, held out, and tested on."""
     target, settings = str(given["data"]["_target_"]), dict(given["data"])
     fraction = check_number("data.val_fraction", settings["val_fraction"], above=0, below=1)
     if not takes(target, "val_fraction"):  # a loader of the user's own that knows what to hold out
         del config["data"]["val_fraction"], settings["val_fraction"]
-    data: Dataset = construct(config, "data")
-    test = test_split(target, {name: value for name, value in settings.items() if name != "_target_"})
-    return with_test(data, test, fraction, int(settings.get("seed", 0)))
+    del settings["_target_"]
+    return source(target, settings, fraction, lambda: construct(config, "data"))
 
 
-def _fitted(model: Arch, data: Dataset, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
+def _fitted(model: Arch, data: Source, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
     """The network as it is trained: its sides, channels and classes are the data's."""
-    own = max(data.train.pixels.shape[1:3])
+    own = model.resolution if data.size is None else max(data.size)
     if given["resolution"] is not None:
         resolution = check_whole("resolution", given["resolution"])
     else:
@@ -206,7 +201,7 @@ def _built(arch: Arch, seed: int, weights: _Weights | None) -> ConvNet:
     return module
 
 
-def _settings(given: Mapping[str, Any], arch: Arch, data: Dataset, weights: _Weights | None) -> dict[str, Any]:
+def _settings(given: Mapping[str, Any], arch: Arch, data: Source, weights: _Weights | None) -> dict[str, Any]:
     """What must agree between two runs of one training."""
     kept = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
     kept["recipe"] = {name: value for name, value in given["recipe"].items() if name not in _FREE_OF_RECIPE}
@@ -214,7 +209,7 @@ def _settings(given: Mapping[str, Any], arch: Arch, data: Dataset, weights: _Wei
         **kept,
         "network": arch.key(),
         "weights": None if weights is None else weights.source["sha256"],
-        "data_hash": data_hash(data),
+        "data_hash": data.hash,
         "classes": list(data.classes),
         "flip": data.flip,
     }
@@ -243,30 +238,6 @@ def _state_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] |
     return checkpoint.load_newest(checkpoints, say)
 
 
-def _placed(
-    data: Dataset, recipe: FullRecipe, side: int, seed: int, where: torch.device
-) -> tuple[MemoryBatches, Samples]:
-    """Batches and the images held out, on the device. Raises InputError where they do not fit into its memory."""
-    try:
-        train = as_trained(data, recipe, side, where)
-        held_out = as_scored(data.val, data, recipe, side, where)
-        some = _spread(data.train, recipe.recalibrate)
-        calibration = None if some is None else as_scored(some, data, recipe, side, where)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        images = len(data.train) + len(data.val)
-        raise InputError(f"the data's {images} images do not fit into the memory of {where} at {side} pixels") from None
-    return MemoryBatches(train, recipe, seed, side, calibration), held_out
-
-
-def _spread(images: Images, count: int) -> Images | None:
-    """`count` of the images, evenly spread over them."""
-    if not count:
-        return None
-    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long().numpy()]
-
-
 def _introduce(asked: _Asked, batches: Batches, training: Training) -> None:
     """Say what is about to happen."""
     model, arch, data, recipe = asked.model, asked.arch, asked.data, asked.recipe
@@ -288,9 +259,9 @@ def _introduce(asked: _Asked, batches: Batches, training: Training) -> None:
     if asked.weights is not None:
         head = ", with a new head" if asked.weights.new_head else ""
         say(f"from {asked.weights.source['file']}{head}")
-    test = "no test split" if asked.test is None else f"{len(asked.test):,} for the test at the end"
+    test = "no test split" if data.test_count is None else f"{data.test_count:,} for the test at the end"
     say(
-        f"{len(data.train):,} images to train on, {len(data.val):,} held out, {test}; "
+        f"{data.train_count:,} images to train on, {data.held_out_count:,} held out, {test}; "
         f"recipe {asked.names['recipe']}: {recipe.epochs} epochs of {batches.steps} steps of {batches.size}"
     )
     if training.step:
@@ -301,7 +272,7 @@ def _introduce(asked: _Asked, batches: Batches, training: Training) -> None:
 
 
 def _train(
-    asked: _Asked, training: Training, batches: Batches, held_out: Samples, seed: int, checkpoint_seconds: float
+    asked: _Asked, training: Training, batches: Batches, held_out: Scored, seed: int, checkpoint_seconds: float
 ) -> None:
     """Train to the end, saving on the way. Raises KeyboardInterrupt, with everything saved, when told to stop."""
     folder, recipe = asked.folder, asked.recipe
@@ -394,7 +365,7 @@ def _own_failures(asked: _Asked, training: Training, batches: Batches) -> Iterat
 # --------------------------------------------------------------------------------------------------- after the training
 
 
-def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Samples) -> int:
+def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Scored) -> int:
     """Write what is kept, test it once, and say what came of it."""
     folder, recipe = asked.folder, asked.recipe
     if not asked.finished:
@@ -402,11 +373,10 @@ def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Sam
             training.load_state_dict(checkpoint.load_best(asked.checkpoints))
         module = training.scored(batches.calibration)
         kept = _write_network(asked, module)
-        where = training.where
         score = evaluate(module, held_out, recipe.bfloat16)
         test = None
-        if asked.test is not None:
-            tested = as_scored(asked.test, asked.data, recipe, asked.arch.resolution, where)
+        if asked.data.test_count is not None:
+            tested = asked.data.test(recipe, asked.arch.resolution, training.where)
             test = evaluate(module, tested, recipe.bfloat16)
         # One write, by which the run is finished: the test split is not looked at again.
         write_json(folder / "summary.json", _summary(asked, training, score, test, kept))
@@ -461,9 +431,9 @@ def _summary(
         "recipe": asked.names["recipe"],
         "data": asked.names["data"],
         "images": {
-            "train": len(asked.data.train),
-            "held_out": len(asked.data.val),
-            "test": None if asked.test is None else len(asked.test),
+            "train": asked.data.train_count,
+            "held_out": asked.data.held_out_count,
+            "test": asked.data.test_count,
         },
         "seed": asked.given["seed"],
         "from": None if asked.weights is None else dict(asked.weights.source),
@@ -498,8 +468,8 @@ def _write_report(asked: _Asked, training: Training, test: Score | None) -> None
         title=f"{asked.given['model']} trained by recipe {asked.names['recipe']} on {asked.names['data']}",
         unfinished="" if asked.finished else f"{len(history)} of {recipe.epochs} epochs so far",
         facts=facts,
-        images=f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
-        + ("no test split." if asked.test is None else f"{len(asked.test):,} looked at once, at the end."),
+        images=f"{data.train_count:,} images to train on, {data.held_out_count:,} held out, "
+        + ("no test split." if data.test_count is None else f"{data.test_count:,} looked at once, at the end."),
         caption="Losses are cross-entropies in nats, that of training with label smoothing and of augmented images. "
         "Accuracy is that of the network that is kept"
         + ("." if recipe.average is None else ": of the average of the weights."),
