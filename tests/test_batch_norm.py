@@ -1,0 +1,128 @@
+"""Batch norm over the images of two workers is that of one worker with all of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, multiprocessing, nn
+from torch import distributed as dist
+
+from training.batch_norm import norm_workers, norms_over
+
+WORKERS = 2
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, eps=1e-3), nn.SiLU(), nn.Conv2d(6, 5, 1))
+    layers.append(nn.BatchNorm2d(5, momentum=None))
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+    return layers
+
+
+def images(channels: int = 3) -> Tensor:
+    """[8, channels, 7, 5], the first half unlike the second."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(8, channels, 7, 5, generator=generator) * torch.linspace(0.1, 3, 8)[:, None, None, None]
+
+
+def trained(module: nn.Module, x: Tensor, whole: int) -> dict[str, Any]:
+    """Outputs, gradients and statistics after two steps on x, of a loss that is a mean over the whole batch."""
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    module.train()
+    for _ in range(2):
+        y = module(x)
+        loss = (y.float() ** 2 * torch.linspace(0, 1, y.shape[-1])).sum() / whole
+        loss.backward()  # type: ignore[no-untyped-call]
+    module.eval()
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+    return {"y": y.detach(), "x": x.grad, "gradients": gradients, "state": module.state_dict(), "scored": module(x)}
+
+
+def work(rank: int, folder: str) -> None:
+    """What one of the workers does with its half of the images."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=WORKERS)
+    group, found = dist.group.WORLD, {}
+    for name, module, x in cases():
+        with norms_over(None if name == "alone" else group, module):
+            found[name] = trained(module, x.chunk(WORKERS)[rank], 8)
+        assert not any("forward" in vars(layer) for layer in module.modules())
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+def cases() -> Iterator[tuple[str, nn.Module, Tensor]]:
+    yield "net", net(), images()
+    yield "far", net()[1:2], images(6) + 1000  # type: ignore[index]
+    yield "half", net()[1:2], images(6).bfloat16()  # type: ignore[index]
+    yield "alone", net(), images()
+
+
+def whole(wanted: str, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """What one worker finds with all the images of a case."""
+    (module, x), *_ = [(module, x) for name, module, x in cases() if name == wanted]
+    return trained(module if dtype is None else module.to(dtype), x if dtype is None else x.to(dtype), 8)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
+    """What each worker found."""
+    folder = tmp_path_factory.mktemp("workers")
+    multiprocessing.spawn(work, (str(folder),), WORKERS)  # type: ignore[attr-defined, no-untyped-call]
+    yield [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
+
+
+def test_values_gradients_and_statistics_are_the_whole_batchs(found: list[dict[str, Any]]) -> None:
+    wanted, parts = whole("net"), [one["net"] for one in found]
+    for name in ("y", "x"):
+        torch.testing.assert_close(torch.cat([part[name] for part in parts]), wanted[name], atol=1e-5, rtol=1e-4)
+    for name, gradient in wanted["gradients"].items():
+        total = torch.stack([part["gradients"][name] for part in parts]).sum(0)
+        torch.testing.assert_close(total, gradient, atol=1e-4, rtol=1e-4)
+    for part in parts:
+        torch.testing.assert_close(part["state"], wanted["state"], atol=1e-5, rtol=1e-4)
+
+
+def test_far_from_zero_nothing_cancels(found: list[dict[str, Any]]) -> None:
+    """E[x^2] - E[x]^2 of values near 1000 in float32 is wrong by 0.1; torch's own norm is the measure."""
+    exact, own = whole("far", torch.float64), whole("far")
+    for name in ("y", "x"):
+        both = torch.cat([one["far"][name] for one in found])
+        error = (own[name] - exact[name]).abs().max().item()
+        torch.testing.assert_close(both.double(), exact[name], atol=2 * error, rtol=0)
+
+
+def test_bfloat16_is_normalised_by_float32_moments(found: list[dict[str, Any]]) -> None:
+    wanted = whole("half")
+    torch.testing.assert_close(torch.cat([one["half"]["y"] for one in found]), wanted["y"])
+    torch.testing.assert_close(torch.cat([one["half"]["x"] for one in found]), wanted["x"], atol=0.05, rtol=0.05)
+    for one in found:
+        torch.testing.assert_close(one["half"]["state"], wanted["state"])
+
+
+def test_without_a_group_each_has_its_own(found: list[dict[str, Any]]) -> None:
+    for one, part in zip(found, images().chunk(WORKERS), strict=True):
+        torch.testing.assert_close(one["alone"], trained(net(), part, 8))
+
+
+def test_in_evaluation_form_and_afterwards_it_is_torchs_own() -> None:
+    module = net().eval()
+    before = copy.deepcopy(module)
+    with norms_over(None, module):
+        assert torch.equal(module(images()), before(images()))
+
+
+@pytest.mark.parametrize(
+    ("workers", "images", "over"),
+    [(1, 4, 1), (2, 16, 2), (2, 32, 1), (8, 256, 1), (16, 128, 8), (128, 32, 16), (12, 64, 12), (20, 64, 10)],
+)
+def test_over_how_many_workers(workers: int, images: int, over: int) -> None:
+    """Of tensorflow/tpu's groups, max(8, workers // 8), where workers have many images."""
+    assert norm_workers(workers, images) == over
