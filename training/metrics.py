@@ -1,10 +1,10 @@
-"""Metrics of a run by epoch: as a table, and as others show them."""
+"""Metrics of a run by epoch, as a table."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from convnets.atomic_file import write_atomically
 from convnets.errors import InputError
 from training.fit import Epoch, Score
 
-Log = Callable[[Epoch], None]
 FILE = "metrics.csv"
 
 _SCORE = ("loss", "accuracy", "top5")
@@ -50,37 +49,3 @@ def _epoch(line: dict[str, Any]) -> Epoch:
     score = Score(**{name: float(line[f"held_out_{name}"]) for name in _SCORE})
     lr, train_loss, seconds = (float(line[name]) for name in ("lr", "train_loss", "seconds"))
     return Epoch(int(line["epoch"]), int(line["step"]), lr, train_loss, score, seconds)
-
-
-def tensorboard(folder: Path, step: int) -> Log:
-    """Into files that TensorBoard shows, on top of those of the first `step` steps; InputError without tensorboardX."""
-    try:
-        from tensorboardX import SummaryWriter  # type: ignore[import-untyped]  # lazily: it is slow to import
-    except ImportError:
-        raise InputError("tensorboard=true: it needs the package tensorboardX") from None
-    writer = SummaryWriter(str(folder), purge_step=step)
-
-    def log(epoch: Epoch) -> None:
-        for name, value in row(epoch).items():
-            if name not in ("epoch", "step"):
-                writer.add_scalar(name, value, epoch.step)
-        writer.flush()
-
-    return log
-
-
-def guarded(log: Log, say: Callable[[str], None]) -> Log:
-    """`log` until it raises anything, which `say` is told once; then nothing. Nobody's logger stops a training."""
-    working = True
-
-    def log_if_it_works(epoch: Epoch) -> None:
-        nonlocal working
-        if working:
-            try:
-                log(epoch)
-            except Exception as error:  # whatever it is
-                working = False
-                reason = " ".join(str(error).split()) or type(error).__name__
-                say(f"warning: no more metrics are logged: {reason}")
-
-    return log_if_it_works

@@ -37,13 +37,14 @@ from training import checkpoint, metrics
 from training.batches import Batches
 from training.fit import Score, Training, evaluate, fit, fitting_parts
 from training.full_recipe import FullRecipe
+from training.loggers import Log, LoggedRun, check_loggers, logging
 from training.loop import Diverged, device
 from training.metrics import read_metrics, write_metrics
 from training.source import Scored, Source
 from training.splits import source, takes
 
 # What may change between the runs of one training: how it is kept and shown, and by which parts it is computed.
-_FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "tensorboard")  # the data is known by its hash
+_FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "loggers")  # the data is known by its hash
 _FREE_OF_RECIPE = ("accumulate", "compile")
 _SMALL_IMAGES = 64  # pixels below which a stem keeps them all
 _MANY_CLASSES = 1000  # from which on the classifier's initialiser starts at a loss near log(classes)
@@ -57,8 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     given = plain(config)
     seed = check_whole("seed", given["seed"], least=0)
     every = check_number("checkpoint_seconds", given["checkpoint_seconds"], least=0)
-    if not isinstance(given["tensorboard"], bool):
-        raise InputError(f"tensorboard={given['tensorboard']}: it must be true or false")
+    loggers = check_loggers(given["loggers"])
     folder = run_folder(given["name"])
 
     # Everything is checked before anything is written.
@@ -84,12 +84,15 @@ def main(arguments: Sequence[str]) -> int:
     with locked(folder):
         if not asked.finished:
             write_config(folder, config)
+            logged = LoggedRun(folder, flatten(given), training.step)
             try:
-                _train(asked, training, batches, held_out, seed, every)
+                with logging(loggers, logged, say) as log:
+                    _train(asked, training, batches, held_out, seed, every, log)
+                    _finish(asked, training, batches, held_out, log)
             except Diverged as error:
                 say(f"failed: {error}; a lower recipe.lr= may help, under another name=")
                 return 1
-        return _conclude(asked, training, batches, held_out)
+        return _conclude(asked)
 
 
 @dataclass(frozen=True)
@@ -272,14 +275,18 @@ def _introduce(asked: _Asked, batches: Batches, training: Training) -> None:
 
 
 def _train(
-    asked: _Asked, training: Training, batches: Batches, held_out: Scored, seed: int, checkpoint_seconds: float
+    asked: _Asked,
+    training: Training,
+    batches: Batches,
+    held_out: Scored,
+    seed: int,
+    checkpoint_seconds: float,
+    log: Log,
 ) -> None:
     """Train to the end, saving on the way. Raises KeyboardInterrupt, with everything saved, when told to stop."""
     folder, recipe = asked.folder, asked.recipe
     history = [one for one in read_metrics(folder / metrics.FILE) if one.number <= training.epochs]
     total, saved, shown = recipe.epochs * batches.steps, time.monotonic(), time.monotonic()
-    logs = [metrics.tensorboard(folder / "tensorboard", training.step)] if asked.given["tensorboard"] else []
-    logs = [metrics.guarded(log, say) for log in logs]
     forward = torch.compile(training.module) if recipe.compile else None
 
     def save(accuracy: float | None = None) -> None:
@@ -312,8 +319,7 @@ def _train(
                 # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
                 write_metrics(folder / metrics.FILE, history)
                 save(epoch.score.accuracy)
-                for log in logs:
-                    log(epoch)
+                log(epoch.step, {name: value for name, value in metrics.row(epoch).items() if name != "step"})
                 if time.monotonic() - shown >= _SECONDS_BETWEEN_REPORTS:
                     _write_report(asked, training, None)
                     shown = time.monotonic()
@@ -365,22 +371,27 @@ def _own_failures(asked: _Asked, training: Training, batches: Batches) -> Iterat
 # --------------------------------------------------------------------------------------------------- after the training
 
 
-def _conclude(asked: _Asked, training: Training, batches: Batches, held_out: Scored) -> int:
-    """Write what is kept, test it once, and say what came of it."""
+def _finish(asked: _Asked, training: Training, batches: Batches, held_out: Scored, log: Log) -> None:
+    """Write what is kept, and test it once."""
     folder, recipe = asked.folder, asked.recipe
-    if not asked.finished:
-        if recipe.patience is not None:
-            training.load_state_dict(checkpoint.load_best(asked.checkpoints))
-        module = training.scored(batches.calibration)
-        kept = _write_network(asked, module)
-        score = evaluate(module, held_out, recipe.bfloat16)
-        test = None
-        if asked.data.test_count is not None:
-            tested = asked.data.test(recipe, asked.arch.resolution, training.where)
-            test = evaluate(module, tested, recipe.bfloat16)
-        # One write, by which the run is finished: the test split is not looked at again.
-        write_json(folder / "summary.json", _summary(asked, training, score, test, kept))
-        _write_report(asked, training, test)
+    if recipe.patience is not None:
+        training.load_state_dict(checkpoint.load_best(asked.checkpoints))
+    module = training.scored(batches.calibration)
+    kept = _write_network(asked, module)
+    score = evaluate(module, held_out, recipe.bfloat16)
+    test = None
+    if asked.data.test_count is not None:
+        tested = asked.data.test(recipe, asked.arch.resolution, training.where)
+        test = evaluate(module, tested, recipe.bfloat16)
+        log(training.step, {f"test_{name}": value for name, value in asdict(test).items()})
+    # One write, by which the run is finished: the test split is not looked at again.
+    write_json(folder / "summary.json", _summary(asked, training, score, test, kept))
+    _write_report(asked, training, test)
+
+
+def _conclude(asked: _Asked) -> int:
+    """Say what came of it."""
+    folder = asked.folder
     summary = json.loads((folder / "summary.json").read_text())
     test = summary["test"]
     accuracy = "no test split" if test is None else f"test accuracy {test['accuracy']:.4f} (top 5: {test['top5']:.4f})"

@@ -1,0 +1,140 @@
+"""Loggers get every figure of a run in the end, and whatever they do, they neither stop a training nor make it wait."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import loggers
+from training.loggers import LoggedRun, check_loggers, logging
+
+EPOCHS = [(6, {"loss": 2.0}), (12, {"loss": 1.5}), (18, {"loss": 1.25})]
+
+
+class Recorder:
+    """A logger that is told what to do at each of its calls, in their order: nothing, or to raise."""
+
+    def __init__(self, *faults: BaseException | None) -> None:
+        self.faults = list(faults)
+        self.logged: list[tuple[int, Mapping[str, float]]] = []
+        self.closed: list[bool] = []
+
+    def _act(self) -> None:
+        if self.faults and (fault := self.faults.pop(0)):
+            raise fault
+
+    def __call__(self, run: LoggedRun) -> Recorder:
+        self._act()
+        return self
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._act()
+        self.logged.append((step, values))
+
+    def close(self, finished: bool) -> None:
+        self._act()
+        self.closed.append(finished)
+
+
+Use = Callable[[Any], list[str]]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Use:
+    """Log EPOCHS by the given logger; returns what the user was told."""
+
+    def run(logger: Any) -> list[str]:
+        said: list[str] = []
+        monkeypatch.setitem(loggers._LOGGERS, "own", (logger, "sys"))  # type: ignore[arg-type]
+        with logging(["own"], LoggedRun(tmp_path, {}, 0), said.append) as log:
+            for epoch in EPOCHS:
+                log(*epoch)
+                time.sleep(0.01)
+        return said
+
+    return run
+
+
+def test_a_logger_gets_everything_in_order(use: Use) -> None:
+    recorder = Recorder()
+    assert use(recorder) == []
+    assert recorder.logged == EPOCHS and recorder.closed == [True]
+
+
+NONE, FAULT = None, OSError("no\nroute")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[FAULT], [NONE, FAULT], [NONE, NONE, NONE, FAULT], [FAULT, FAULT], [FAULT, NONE, FAULT, NONE, FAULT]],
+    ids=["when made", "at the first", "at the last", "for long", "now and then"],
+)
+def test_what_failed_is_tried_again(use: Use, faults: list[BaseException | None]) -> None:
+    recorder = Recorder(*faults)
+    assert use(recorder) == ["warning: own does not log all: no route"]
+    assert recorder.logged == EPOCHS and recorder.closed == [True]
+
+
+def test_a_run_that_ends_early_is_closed_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    recorder = Recorder()
+    monkeypatch.setitem(loggers._LOGGERS, "own", (recorder, "sys"))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        with logging(["own"], LoggedRun(tmp_path, {}, 0), print) as log:
+            log(*EPOCHS[0])
+            raise KeyboardInterrupt
+    assert recorder.logged == EPOCHS[:1] and recorder.closed == [False]
+
+
+def test_one_that_hangs_is_left_behind(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "_LAST_SECONDS", 0.2)
+    answer = threading.Event()
+    started = time.monotonic()
+    assert use(lambda run: answer.wait()) == ["warning: own does not log all: no answer when the run ended"]
+    assert time.monotonic() - started < 5
+    answer.set()
+
+
+# ------------------------------------------------------------------------------------ packages that raise on every call
+
+RAISES = """
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise RuntimeError("out of order")
+"""
+
+
+@pytest.fixture
+def put(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
+    """Puts a module of this name and code in the place of the real one."""
+
+    def put(name: str, code: str) -> None:
+        (tmp_path / f"{name}.py").write_text(code)
+        spec = spec_from_file_location(name, tmp_path / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow"), ("wandb", "wandb")]
+)
+def test_a_package_that_raises_is_told_once(
+    put: Callable[[str, str], None], tmp_path: Path, name: str, package: str
+) -> None:
+    put(package, RAISES)
+    said: list[str] = []
+    with logging(check_loggers([name]), LoggedRun(tmp_path, {}, 0), said.append) as log:
+        for epoch in EPOCHS:
+            log(*epoch)
+    assert said == [f"warning: {name} does not log all: out of order"]
