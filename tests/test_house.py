@@ -35,6 +35,7 @@ WRITERS = (
     "nas/experiment.py",
     "nas/figures/",
     "training/train_report.py",
+    "training/transfer_report.py",
     "scaling_search/results.py",
     "scaling_search/session.py",
     "scaling_search/report.py",

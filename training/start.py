@@ -1,0 +1,68 @@
+"""What a fine-tuning starts from: a network fitted to its data, and weights without their classifier."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from convnets.arch import Arch
+from convnets.build import ConvNet, build
+from convnets.checkpoints import as_ours, read_tensors
+from training.full_recipe import FullRecipe
+from training.source import Source
+
+SMALL_IMAGES = 64  # pixels below which a stem keeps them all
+_MANY_CLASSES = 1000  # from which on the classifier's initialiser starts at a loss near log(classes)
+_HEADS = ("classifier.weight", "classifier.1.weight", "fc.weight")  # ours, and those of other libraries
+
+
+def fitted(
+    model: Arch, data: Source, recipe: FullRecipe, resolution: int | None = None, stem_stride: int | None = None
+) -> Arch:
+    """The network as it is trained: its sides, channels and classes are the data's.
+
+    resolution   None: the model's, or the images' own where the recipe enlarges none.
+    stem_stride  None: 1 below 64 pixels, else the model's.
+    """
+    own = model.resolution if data.size is None else max(data.size)
+    side = resolution or (model.resolution if recipe.enlarge else min(own, model.resolution))
+    stride = stem_stride or (1 if side < SMALL_IMAGES else model.stem.stride)
+    return replace(
+        model,
+        stem=replace(model.stem, stride=stride),
+        resolution=side,
+        in_channels=data.channels,
+        classes=len(data.classes),
+        dropout=model.dropout if recipe.dropout is None else recipe.dropout,
+        drop_connect=model.drop_connect if recipe.drop_connect is None else recipe.drop_connect,
+    )
+
+
+def weights_below_head(path: Path, arch: Arch, source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """The weights in the file under our names, but for the classifier's, of whatever classes it is.
+
+    source  what messages call it; `say` is told of cautions. Raises InputError where it is not of this network.
+    """
+    tensors = read_tensors(path)
+    heads = [tensors[name] for name in _HEADS if name in tensors]
+    classes = len(heads[0]) if heads and heads[0].ndim else arch.classes
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        state = as_ours(replace(arch, classes=classes), tensors, source)
+    for one in caught:
+        say(f"warning: {one.message}")
+    return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+
+
+def built(arch: Arch, seed: int, weights: Mapping[str, Tensor] | None) -> ConvNet:
+    """The network with fresh weights of the seed, and `weights` over them."""
+    module = build(arch, seed)
+    if arch.classes < _MANY_CLASSES:  # the initialiser, 1 / sqrt(classes), starts 10 classes at a loss of 6
+        nn.init.zeros_(module.classifier.weight)
+    if weights is not None:
+        module.load_state_dict(weights, strict=False)
+    return module

@@ -1,0 +1,449 @@
+"""`python -m training.transfer from=runs/NAME sets.flowers=PATH`: fine-tune networks on several data sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from conf.command import configuration, construct, plain, run
+from conf.console import CONSOLE, command_line, say
+from conf.progress import duration_text, progress
+from conf.run_folder import locked, run_folder, write_config, write_json
+from convnets.arch import Arch
+from convnets.arch_file import read_arch
+from convnets.checks import check_number, check_whole
+from convnets.cost import cost, macs_text
+from convnets.errors import InputError
+from convnets.named import named, short_name
+from convnets.origin import file_source
+from convnets.settings import flatten
+from engines import inline
+from engines.engine import RunJobs
+from engines.evaluator import EvaluationFailed
+from training.full_recipe import FullRecipe
+from training.source import Source
+from training.splits import source, takes
+from training.start import fitted, weights_below_head
+from training.transfer_data import Described, described
+from training.transfer_plan import FILE, Contender, Result, Results, Start, Trainings
+from training.transfer_report import Entrant, Outcome, outcome, table, write_all
+from training.transfer_training import WEIGHTS, FineTuning
+
+COMMAND = "training.transfer"
+SETTINGS = "settings.json"  # what must agree between the runs of one transfer
+
+_EMBEDDED = "digits"
+_STARTS: tuple[Start, ...] = ("pretrained", "scratch")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns the exit code; raises InputError for what the user can mend."""
+    config, names = configuration(COMMAND, "transfer", arguments, open_ended=("sets",))
+    given = plain(config)
+    seed, seeds = check_whole("seed", given["seed"], least=0), check_whole("seeds", given["seeds"])
+    for option in ("scratch", "dry_run"):
+        if not isinstance(given[option], bool):
+            raise InputError(f"{option}={given[option]}: it must be true or false")
+    for argument in arguments:
+        if argument.split("=")[0] in ("recipe.lr", "recipe.weight_decay"):
+            option = argument.split("=")[0].removeprefix("recipe.")
+            raise InputError(f"{argument}: the grid says it; give {option}=[...]")
+    folder = run_folder(given["name"])
+
+    # Everything is checked, and the engine is up, before anything is written.
+    recipes = _recipes(config, given)
+    grids = _grids(given)
+    checkpoints = _checkpoints(given)
+    sets = [_data_set(config, given, name) for name in given["sets"]]
+    if not sets:
+        raise InputError("sets: give at least one data set, as in sets.flowers=/data/flowers")
+    contenders = {one.name: _contenders(one, checkpoints, recipes, grids, given) for one in sets}
+    weights = {one.name: weights_below_head(one.weights, one.arch, f"from={one.text}", say) for one in checkpoints}
+    settings = _settings(given, recipes, checkpoints, contenders, sets)
+    _check_folder(folder, settings)
+    results = Results(folder / FILE)
+    entrants = [Entrant(one.name, one.source, one.described, tuple(contenders[one.name])) for one in sets]
+    evaluators = {
+        one.name: FineTuning(one.source, recipes, weights, (folder / one.name).resolve(), seed) for one in sets
+    }
+    asked = _Asked(folder, names["recipe"], entrants, evaluators, results, seed, seeds, tuple(arguments))
+
+    _introduce(asked, recipes)
+    if given["dry_run"]:
+        _foretell(asked)
+        return 0
+    # What is finished needs no engine; inline costs nothing.
+    engine = construct(config, "engine") if asked.left else inline.engine()
+    with engine as run_jobs, locked(folder):
+        write_json(folder / SETTINGS, {**_settings_before(folder), **settings})
+        write_config(folder, config)
+        return _conduct(asked, run_jobs)
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """Weights to start from, and whose they are; `text` is how the user named them."""
+
+    name: str
+    text: str
+    weights: Path
+    arch: Arch
+
+
+@dataclass(frozen=True)
+class _DataSet:
+    """One that the networks are transferred to; `described` where it is one of table 6."""
+
+    name: str
+    source: Source
+    described: Described | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked for, and what that comes to."""
+
+    folder: Path
+    recipe: str
+    entrants: Sequence[Entrant]
+    evaluators: Mapping[str, FineTuning]
+    results: Results
+    seed: int
+    seeds: int
+    arguments: tuple[str, ...]
+
+    def trainings(self, entrant: Entrant) -> Trainings:
+        return Trainings(entrant.contenders, self.results, self.seed, self.seeds)
+
+    @property
+    def wanted(self) -> int:
+        """Trainings in all."""
+        return sum(len(one.grid(self.seed)) + self.seeds for entrant in self.entrants for one in entrant.contenders)
+
+    @property
+    def left(self) -> int:
+        """Trainings without a result; those of finals to come are counted too, unless every cell failed."""
+        return self.wanted - self.done
+
+    @property
+    def done(self) -> int:
+        return sum(
+            sum(self.results.of(trial) is not None for trial in one.grid(self.seed)) + self._finals_done(one)
+            for entrant in self.entrants
+            for one in entrant.contenders
+        )
+
+    def _finals_done(self, one: Contender) -> int:
+        """Of a contender; all, where there can be none."""
+        cell = one.best(self.results, self.seed)
+        if cell is None:
+            tried = [self.results.of(trial) for trial in one.grid(self.seed)]
+            return 0 if None in tried else self.seeds
+        return sum(self.results.of(trial) is not None for trial in one.finals(cell, self.seed, self.seeds))
+
+    def command(self, **changes: object) -> str:
+        """The command line that resumes this run, with options changed."""
+        return command_line(COMMAND, self.arguments, **{**changes, "name": self.folder.name})
+
+
+# ---------------------------------------------------------------------------------------------------- what is asked for
+
+
+def _recipes(config: Any, given: Mapping[str, Any]) -> dict[Start, FullRecipe]:
+    """How each start is trained, but for learning rate and weight decay."""
+    recipe: FullRecipe = construct(config, "recipe")
+    if recipe.patience is not None:
+        raise InputError(
+            f"recipe.patience={recipe.patience}: it must be null; of the final trainings nothing is held out to stop by"
+        )
+    epochs = given["scratch_epochs"]
+    if epochs is not None:
+        check_whole("scratch_epochs", epochs)
+    return {"pretrained": recipe, "scratch": replace(recipe, epochs=epochs or recipe.epochs, head_only=False)}
+
+
+def _grids(given: Mapping[str, Any]) -> dict[Start, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Learning rates and weight decays of each start."""
+
+    def grid(prefix: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        lr, decay = f"{prefix}lr", f"{prefix}weight_decay"
+        return _numbers(lr, given[lr], above=0), _numbers(decay, given[decay], least=0)
+
+    return {"pretrained": grid(""), "scratch": grid("scratch_")}
+
+
+def _numbers(option: str, value: Any, **bounds: float) -> tuple[float, ...]:
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers:
+        raise InputError(f"{option}=[]: give at least one")
+    checked = tuple(check_number(option, number, **bounds) for number in numbers)
+    if len(set(checked)) < len(checked):
+        raise InputError(f"{option}={value}: each must differ from the others")
+    return checked
+
+
+def _checkpoints(given: Mapping[str, Any]) -> list[_Checkpoint]:
+    texts = [str(text) for text in (given["from"] if isinstance(given["from"], list) else [given["from"]])]
+    models = given["model"] if isinstance(given["model"], list) else [given["model"]] * len(texts)
+    if not texts:
+        raise InputError("from=[]: give at least one")
+    if len(models) != len(texts):
+        raise InputError(f"model={given['model']}: {len(models)} networks for {len(texts)} weights in from=")
+    found = [_checkpoint(text, model) for text, model in zip(texts, models, strict=True)]
+    names = [one.name for one in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"from={given['from']}: two are called {name}; give them files or folders of other names")
+    return found
+
+
+def _checkpoint(text: str, model: Any) -> _Checkpoint:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if model is not None:
+            raise InputError(f"model={model}: from={text} is the folder of a run, which brings its own network")
+        for name in (WEIGHTS, "model.yaml"):
+            if not (path / name).is_file():
+                raise InputError(f"from={text}: no {name} there; give the folder of a finished training, runs/NAME")
+        return _Checkpoint(path.resolve().name, text, path / WEIGHTS, read_arch(path / "model.yaml"))
+    if not path.exists():
+        raise InputError(f"from={text}: no such file or folder")
+    if model is None:
+        raise InputError(f"from={text}: weights alone; give their network, as in model=efficientnet_b0")
+    return _Checkpoint(short_name(str(model)), text, path, named("model", str(model)))
+
+
+def _data_set(config: Any, given: Mapping[str, Any], name: str) -> _DataSet:
+    """Read, and checked against table 6 where it is of it. Raises InputError where it has no test split."""
+    told, known = given["sets"][name], described(name)
+    settings: dict[str, Any] = dict(told) if isinstance(told, Mapping) else {"path": told}
+    if run_folder(name).name == FILE:
+        raise InputError(f"sets.{name}: give it another name")
+    if "_target_" not in settings:
+        settings = _loader(name, settings, known)
+    target = str(settings["_target_"])
+    fraction = check_number("val_fraction", given["val_fraction"], above=0, below=1)
+    if takes(target, "val_fraction"):
+        settings = {"val_fraction": fraction, "seed": given["seed"], **settings}
+    config["sets"][name] = settings
+    options = {option: value for option, value in settings.items() if option != "_target_"}
+    try:
+        images = source(target, options, fraction, lambda: construct(config["sets"], name))
+    except InputError as error:
+        raise InputError(f"sets.{name}: {str(error).removeprefix(f'{name}: ')}") from None
+    if images.test_count is None:
+        raise InputError(
+            f"sets.{name}: no test split in {settings.get('path', target)}; it must have one to be scored on"
+        )
+    if known is not None:
+        known.check_classes(len(images.classes))
+        if found := known.differences(images.train_count + images.held_out_count, images.test_count):
+            say(f"warning: sets.{name}: {found}: accuracies are not those of {known.title} in table 5")
+    return _DataSet(name, images, known)
+
+
+def _loader(name: str, settings: dict[str, Any], known: Described | None) -> dict[str, Any]:
+    """The settings with a loader that reads what is at the path: parquet files, or folders of images."""
+    path = settings.get("path")
+    if path == _EMBEDDED:
+        return {"_target_": "training.data.digits", **{key: one for key, one in settings.items() if key != "path"}}
+    if not isinstance(path, str):
+        raise InputError(f"sets.{name}={path}: it must be the path of its images")
+    root = Path(path).expanduser()
+    if root.suffix == ".parquet" or (root.is_dir() and next(root.rglob("*.parquet"), None) is not None):
+        defaults = {} if known is None else {"label_column": known.label, "flip": known.flip}
+        return {"_target_": "training.data.parquet", **defaults, **settings}
+    defaults = {} if known is None else {"flip": known.flip}
+    return {"_target_": "training.data.imagefolder", **defaults, **settings}
+
+
+def _fitted(one: _Checkpoint, to: _DataSet, recipes: Mapping[Start, FullRecipe], given: Mapping[str, Any]) -> Arch:
+    for option in ("resolution", "stem_stride"):
+        if given[option] is not None:
+            check_whole(option, given[option])
+    if to.source.channels != one.arch.in_channels:
+        raise InputError(
+            f"sets.{to.name}: images of {to.source.channels} channels, from={one.text} takes {one.arch.in_channels}"
+        )
+    return fitted(one.arch, to.source, recipes["pretrained"], given["resolution"], given["stem_stride"])
+
+
+def _contenders(
+    to: _DataSet,
+    checkpoints: Sequence[_Checkpoint],
+    recipes: Mapping[Start, FullRecipe],
+    grids: Mapping[Start, tuple[tuple[float, ...], tuple[float, ...]]],
+    given: Mapping[str, Any],
+) -> list[Contender]:
+    return [
+        Contender(to.name, one.name, start, _fitted(one, to, recipes, given), *grids[start])
+        for one in checkpoints
+        for start in _STARTS
+        if start == "pretrained" or given["scratch"]
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ to resume
+
+
+def _settings(
+    given: Mapping[str, Any],
+    recipes: Mapping[Start, FullRecipe],
+    checkpoints: Sequence[_Checkpoint],
+    contenders: Mapping[str, Sequence[Contender]],
+    sets: Sequence[_DataSet],
+) -> dict[str, Any]:
+    """By dotted name, what must not change for results of two runs to go together; what is new may come to it."""
+    recipe = {
+        name: value for name, value in given["recipe"].items() if name not in ("lr", "weight_decay", "accumulate")
+    }
+    return flatten(
+        {
+            "command": COMMAND,
+            "seed": given["seed"],
+            "recipe": recipe,
+            "from": {one.name: file_source(one.weights)["sha256"] for one in checkpoints},
+            **({"scratch_epochs": recipes["scratch"].epochs} if given["scratch"] else {}),
+            "sets": {
+                one.name: {
+                    "images": one.source.hash,
+                    "classes": len(one.source.classes),
+                    "flip": one.source.flip,
+                    "networks": {each.model: each.arch.key() for each in contenders[one.name]},
+                }
+                for one in sets
+            },
+        }
+    )
+
+
+def _settings_before(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        raise InputError(f"{path}: damaged; give another name=") from None
+
+
+def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """InputError where the folder is another command's, or what was trained in it was trained otherwise."""
+    before = _settings_before(folder)
+    if not before and any((folder / file).exists() for file in ("config.yaml", "summary.json", FILE)):
+        raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
+    for option, value in before.items():
+        if option in settings and settings[option] != value:
+            raise InputError(
+                f"name={folder.name}: {folder} was begun with {option}={value}, not {settings[option]}; "
+                "give another name="
+            )
+
+
+# -------------------------------------------------------------------------------------------------------- the trainings
+
+
+def _introduce(asked: _Asked, recipes: Mapping[Start, FullRecipe]) -> None:
+    """Say what is about to happen."""
+    for entrant in asked.entrants:
+        images, known = entrant.source, entrant.described
+        title = entrant.name if known is None else f"{entrant.name} ({known.title})"
+        say(
+            f"{title}: {len(images.classes)} classes, {images.train_count:,} images to learn from, "
+            f"{images.held_out_count:,} held out for the grid, {images.test_count:,} for the test"
+        )
+    for one in asked.entrants[0].contenders:
+        costs, cells = cost(one.arch), len(one.cells)
+        grid = f"a grid of {cells}, then " if cells > 1 else ""
+        say(
+            f"{one.name}: {macs_text(costs.macs)} at {one.arch.resolution} px; "
+            f"{grid}{asked.seeds} seeds of {recipes[one.start].epochs} epochs by recipe {asked.recipe}"
+        )
+    if asked.done:
+        say(f"resuming {asked.folder}: {asked.done} of {asked.wanted} trainings are done")
+
+
+def _foretell(asked: _Asked) -> None:
+    """Say how long the trainings that are left take, by doing each kind of them for a moment."""
+    whole, unknown = 0.0, False
+    for entrant in asked.entrants:
+        evaluator = asked.evaluators[entrant.name]
+        for one in entrant.contenders:
+            stages = (one.grid(asked.seed), one.finals(one.cells[0], asked.seed, asked.seeds))
+            left = [sum(asked.results.of(trial) is None for trial in stage) for stage in stages]
+            for stage, count in zip(stages, left, strict=True):
+                try:
+                    whole += count * evaluator.forecast(stage[0], 1) if count else 0
+                except EvaluationFailed:  # it will be recorded of it when its turn comes
+                    unknown = True
+    say(
+        f"{asked.left} trainings, {duration_text(whole)} of one worker's time on one thread"
+        + (", without those that fail" if unknown else "")
+    )
+
+
+def _conduct(asked: _Asked, run_jobs: RunJobs) -> int:
+    """Train what is left, one data set after the other; then say and write what was found. Returns the exit code."""
+
+    def save() -> Outcome:
+        found = outcome(asked.entrants, asked.results, asked.seed, asked.seeds)
+        write_all(asked.folder, found, asked.command(), asked.left)
+        return found
+
+    try:
+        with progress(CONSOLE, "transfer", asked.done, asked.wanted) as show:
+
+            def watch(row: Result) -> None:
+                best = max(
+                    (one.accuracy for one in asked.results if one.data == row.data and one.stage == row.stage
+                     and one.accuracy is not None),
+                    default=None,
+                )  # fmt: skip
+                show(_came_of(row), "" if best is None else f"{row.data} {best:.4f}")
+
+            for entrant in asked.entrants:
+                left = Trainings(entrant.contenders, asked.results, asked.seed, asked.seeds, watch)
+                if left.left:
+                    run_jobs(left, asked.evaluators[entrant.name])
+                    save()
+    except KeyboardInterrupt:
+        say(f"\nstopped; {asked.done} of {asked.wanted} trainings are kept. To go on:\n  {asked.command()}")
+        if len(asked.results):
+            save()
+        raise
+    return _conclude(asked, save())
+
+
+def _came_of(row: Result) -> str:
+    start = "" if row.start == "pretrained" else " from scratch"
+    what = f"lr {row.lr:g}, weight decay {row.weight_decay:g}" if row.stage == "grid" else f"tested, seed {row.seed}"
+    came = f"failed: {row.error}" if row.error is not None else f"accuracy {row.accuracy:.4f}"
+    return f"{row.data} {row.model}{start}, {what}: {came}  {row.seconds:.3g} s"
+
+
+def _conclude(asked: _Asked, found: Outcome) -> int:
+    """Say what was found and where it is. Returns the exit code."""
+    shown = Table(title=f"accuracy on the test split, of {asked.seeds} seeds", title_justify="left")
+    rows = table(found)
+    for heading in rows[0]:
+        shown.add_column(heading, no_wrap=True)
+    for row in rows[1:]:
+        shown.add_row(*row)
+    CONSOLE.print(shown)
+    for note in found.notes:
+        say(f"note: {note}")
+    folder = asked.folder
+    say(
+        f"written: {folder}/ with {FILE}, table.md, transfer.png, summary.json; in SET/NETWORK the fine-tuned weights\n"
+        f"look at it: {folder}/report.html"
+    )
+    return 0 if found.complete else 1
+
+
+if __name__ == "__main__":
+    run(main)
