@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import socket
 import sys
 import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
+from engines.connection import connected, resources, room, threads  # before ray, which reads its settings
 from engines.engine import Jobs, RunJobs
 from engines.evaluator import EvaluationFailed, Evaluator, measure
-from engines.watchdog import watched
 
-# Read by Ray when it is imported or started. Our journal is the state, so Tune's own snapshots, logs and Ctrl-C
-# handling would only cost time and stand in the way.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker that was given no GPU sees none, and trains on its CPUs
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a result may be a failure, which has no accuracy
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_WARN_THRESHOLD_S": "60",
-}
-os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
-
-import ray  # noqa: E402
-from ray import cloudpickle, tune  # noqa: E402
-from ray.exceptions import RayActorError  # noqa: E402
-from ray.tune.experiment import Trial  # noqa: E402
-from ray.tune.schedulers import FIFOScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-from ray.tune.stopper import Stopper  # noqa: E402
+# isort: split
+from ray import cloudpickle, tune
+from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
 
 
 @contextmanager
@@ -67,16 +48,16 @@ def engine(
     check_whole("engine.max_failures", max_failures, least=0)
     if gpus_per_trial is not None:
         check_number("engine.gpus_per_trial", gpus_per_trial, least=0)
-    with _connected(address):
+    with connected(address):
         if gpus_per_trial is None:
-            gpus_per_trial = 1 if _resources().get("GPU") else 0
-        room = _room(cpus_per_trial, gpus_per_trial)
-        limit = room if workers is None else workers
+            gpus_per_trial = 1 if resources().get("GPU") else 0
+        places = _check_room(cpus_per_trial, gpus_per_trial)
+        limit = places if workers is None else workers
 
         def run(jobs: Jobs, evaluator: Evaluator) -> None:
             _run(jobs, evaluator, limit, cpus_per_trial, gpus_per_trial, max_failures)
 
-        yield RunJobs(run, limit, _threads(cpus_per_trial))
+        yield RunJobs(run, limit, threads(cpus_per_trial))
 
 
 def _run(
@@ -88,7 +69,7 @@ def _run(
     """
     driver = _Driver(jobs, limit, max_failures)
     trainable = tune.with_resources(
-        tune.with_parameters(_Worker, evaluator=evaluator, threads=_threads(cpus_per_trial)),
+        tune.with_parameters(_Worker, evaluator=evaluator, threads=threads(cpus_per_trial)),
         {"cpu": cpus_per_trial, "gpu": gpus_per_trial},
     )
     with tempfile.TemporaryDirectory(prefix="phinas-ray-") as scratch:
@@ -242,11 +223,6 @@ class _EarlyStopping(Stopper):
         return self.driver.broken
 
 
-def _threads(cpus_per_trial: float) -> int:
-    """One thread per CPU that a worker was given: more made training 20 times slower on a busy machine."""
-    return max(1, int(cpus_per_trial))
-
-
 def _error_of(trial: Trial) -> object:
     """The exception that ended a trial, as Tune keeps it in a file of its own."""
     try:
@@ -255,64 +231,13 @@ def _error_of(trial: Trial) -> object:
         return trial.get_error()
 
 
-def _check_answers(address: str) -> None:
-    """InputError where nothing listens at host:port; Ray itself would try for minutes."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    if not separator or not port.isdigit():
-        raise InputError(f"engine.address={address}: it must be null, auto, or host:port")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"engine.address={address}: no Ray cluster answers there ({error})") from None
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """A connection to Ray: the one that this process has, or else a new one, which ends with the context."""
-    if ray.is_initialized():
-        yield
-        return
-    if address is not None:
-        _check_answers(address)
-    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler in place, which would exit at once
-    try:
-        ray.init(
-            address=address or "local",  # None would join whatever cluster runs on this machine
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except ConnectionError as error:
-        raise InputError(f"engine.address={address}: no Ray cluster answers there ({error})") from None
-    finally:
-        signal.signal(signal.SIGTERM, on_sigterm)
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a dead worker is ours to report
-    with watched() if address is None else nullcontext():
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-def _resources() -> dict[str, float]:
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-
-
-def _room(cpus_per_trial: float, gpus_per_trial: float) -> int:
+def _check_room(cpus_per_trial: float, gpus_per_trial: float) -> int:
     """How many workers the cluster's nodes hold at once; InputError when not even one."""
-    room = 0
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"]:
-            fits = [node["Resources"].get("CPU", 0.0) / cpus_per_trial]
-            fits += [node["Resources"].get("GPU", 0.0) / gpus_per_trial] if gpus_per_trial else []
-            room += int(min(fits) + 1e-9)  # four quarters of a GPU are one, whatever floating point says
-    if room < 1:
-        cpus, gpus = _resources().get("CPU", 0), _resources().get("GPU", 0)
+    places = room(cpus_per_trial, gpus_per_trial)
+    if places < 1:
+        cpus, gpus = resources().get("CPU", 0), resources().get("GPU", 0)
         raise InputError(
             f"engine.cpus_per_trial={cpus_per_trial} engine.gpus_per_trial={gpus_per_trial}: "
             f"no worker fits on a node of this cluster, which has {cpus:g} CPUs and {gpus:g} GPUs in all"
         )
-    return room
+    return places
