@@ -18,14 +18,17 @@ from convnets.build import ConvNet
 from convnets.out_of_memory import out_of_memory
 from training.augment import Samples
 from training.average import WeightAverage
+from training.batch_norm import norms_over
 from training.batches import Batches, seed_of_step
 from training.convolutions import fast_convolutions
 from training.full_recipe import FullRecipe, full_optimizer
+from training.group import Group
 from training.loop import Diverged, recalibrate
 from training.source import Scored
 
 # Reading the loss makes the host wait for the device: seldom enough to cost nothing, often enough to stop early.
 _STEPS_BETWEEN_CHECKS = 50
+_ONE = Group()
 
 
 @dataclass(frozen=True)
@@ -136,11 +139,13 @@ def fit(
     seed: int,
     after_step: Callable[[], None] = lambda: None,
     forward: Callable[[Tensor], Tensor] | None = None,
+    group: Group = _ONE,
 ) -> Iterator[Epoch]:
     """Train from where `training` stands, in place, and yield after each epoch, when it has been scored.
 
     after_step  called between steps, when `training` is whole: to show progress, to save, or to stop by an exception.
-    forward     what computes the logits in training, where it is more than the module: compiled, or of many workers.
+    forward     what computes the logits in training, where it is more than the module: compiled, or `group.parallel`.
+    group       the workers that train together, each with its share of `batches` and of `held_out`.
 
     Ends with the recipe's epochs, or `recipe.patience` epochs after the best. On a CPU the same arguments give the same
     result to the bit, wherever a run was broken off and taken up from its `state_dict`. Torch's global generators are
@@ -150,20 +155,20 @@ def fit(
         peak=recipe.peak(batches.size), steps_per_epoch=batches.steps, steps=recipe.epochs * batches.steps
     )
     forward = training.module if forward is None else forward
+    faster = nullcontext if recipe.compile else fast_convolutions
     clock = time.perf_counter() - training.seconds
-    plain = forward is training.module
     while training.epochs < recipe.epochs and not _out_of_patience(training, recipe):
         number = training.epochs + 1
         _set_mode(training.module, recipe)
-        with fast_convolutions(training.module) if plain else nullcontext():
+        with faster(training.module), norms_over(group.norms, training.module):
             while training.step < number * batches.steps:
-                _take_step(training, batches, recipe, seed, schedule(training.step), forward)
+                _take_step(training, batches, recipe, seed, schedule(training.step), forward, group)
                 if training.step % _STEPS_BETWEEN_CHECKS == 0:
                     training.check_finite()
                 training.seconds = time.perf_counter() - clock
                 after_step()
         training.check_finite()
-        score = evaluate(training.scored(batches.calibration), held_out, recipe.bfloat16)
+        score = evaluate(training.scored(batches.calibration), held_out, recipe.bfloat16, group)
         if score.accuracy >= training.best:
             training.best, training.best_epoch = score.accuracy, number
         training.epochs = number
@@ -179,23 +184,25 @@ def _take_step(
     seed: int,
     lr: float,
     forward: Callable[[Tensor], Tensor],
+    group: Group,
 ) -> None:
     images, labels = batches(training.step)
     images = images.contiguous(memory_format=torch.channels_last)
     loss_of_step = training.losses[training.step % len(training.losses)].zero_()
     training.optimizer.zero_grad(set_to_none=True)
-    with _randomness(seed, training.step, training.where):
-        for part, its_labels in zip(
-            images.tensor_split(recipe.accumulate), labels.tensor_split(recipe.accumulate), strict=True
-        ):
-            with autocast(training.where, recipe.bfloat16):
-                loss = functional.cross_entropy(
-                    forward(part), its_labels, label_smoothing=recipe.label_smoothing, reduction="sum"
-                ) / len(labels)
-            loss.backward()  # type: ignore[no-untyped-call]
+    parts = list(zip(images.tensor_split(recipe.accumulate), labels.tensor_split(recipe.accumulate), strict=True))
+    with _randomness(seed, training.step, training.where, group.share.rank):
+        for number, (part, its_labels) in enumerate(parts, start=1):
+            with group.apart(forward, number == len(parts)):
+                with autocast(training.where, recipe.bfloat16):
+                    loss = functional.cross_entropy(
+                        forward(part), its_labels, label_smoothing=recipe.label_smoothing, reduction="sum"
+                    ) / len(labels)
+                loss.backward()  # type: ignore[no-untyped-call]
             loss_of_step += loss.detach()
-    for group in training.optimizer.param_groups:
-        group["lr"] = lr
+    group.average(loss_of_step, training.module)
+    for settings in training.optimizer.param_groups:
+        settings["lr"] = lr
     training.optimizer.step()
     if training.average is not None:
         training.average.update(training.module)
@@ -214,8 +221,8 @@ def _out_of_patience(training: Training, recipe: FullRecipe) -> bool:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None) -> Score:
-    """`module`, in evaluation form, on all that is `scored`. Raises Diverged where logits are not finite."""
+def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None, group: Group = _ONE) -> Score:
+    """`module`, in evaluation form, on what the group has to score. Raises Diverged where logits are not finite."""
     module.eval()
     sums = torch.zeros(3, dtype=torch.float64)  # right, among the first five, loss
     with fast_convolutions(module):
@@ -225,7 +232,8 @@ def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None) ->
                 hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
                 losses = functional.cross_entropy(logits, labels, reduction="sum")
             sums = sums.to(labels.device) + torch.stack([hits[:, 0].sum(), hits.sum(), losses.double()])
-    accuracy, top5, mean = (sums / len(scored)).tolist()
+    *sums_of_all, count = group.total(torch.cat([sums, sums.new_tensor([len(scored)])])).tolist()
+    accuracy, top5, mean = (one / count for one in sums_of_all)
     if not math.isfinite(mean):
         raise Diverged("the trained network's logits are not finite")
     return Score(accuracy, top5, mean)
@@ -248,7 +256,7 @@ def fitting_parts(module: nn.Module, batches: Batches, recipe: FullRecipe) -> in
             images, labels = batches(0)
             where = labels.device
             trial = copy.deepcopy(module)
-            size = math.ceil(batches.size / parts)
+            size = math.ceil(len(labels) / parts)
             with autocast(where, recipe.bfloat16), torch.random.fork_rng(_devices(where)):
                 loss = functional.cross_entropy(trial(images[:size]), labels[:size])
             loss.backward()  # type: ignore[no-untyped-call]
@@ -265,10 +273,10 @@ def fitting_parts(module: nn.Module, batches: Batches, recipe: FullRecipe) -> in
 
 
 @contextmanager
-def _randomness(seed: int, step: int, where: torch.device) -> Iterator[None]:
-    """For the block only, torch's global generators seeded: dropout and drop-connect draw there."""
+def _randomness(seed: int, step: int, where: torch.device, rank: int) -> Iterator[None]:
+    """For the block only, torch's global generators seeded, each worker's otherwise: drop-connect draws there."""
     with torch.random.fork_rng(_devices(where)):
-        torch.manual_seed(seed_of_step(seed, step))
+        torch.manual_seed((seed_of_step(seed, step) + rank) % 2**64)
         yield
 
 
