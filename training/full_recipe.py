@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,15 @@ from training.optim import decayed
 from training.schedule import Cosine, Schedule, Staircase, scaled
 
 FIXED = "fixed"  # an evaluation crop that leaves out 32 pixels whatever the resolution
+
+# Settings of optimisers and schedules that a training makes itself, and of what.
+_GIVEN = {
+    "lr": "recipe.lr",
+    "weight_decay": "recipe.weight_decay",
+    "peak": "recipe.lr",
+    "steps_per_epoch": "the data",
+    "steps": "recipe.epochs",
+}
 
 
 class Policy(Protocol):
@@ -138,8 +146,10 @@ class FullRecipe:
         for name, make, positional, named in calls:
             if not callable(make):
                 raise InputError(f"recipe.{name}={make}: it must be a YAML with _target_ and _partial_: true")
+            for setting, value in getattr(make, "keywords", {}).items():  # of a partial; it would not be heard
+                if setting in _GIVEN:
+                    raise InputError(f"recipe.{name}.{setting}={value}: leave it out; {_GIVEN[setting]} gives it")
             try:
-                inspect.signature(make).bind(*positional, **named)
                 make(*positional, **named)
             except InputError as error:
                 raise InputError(f"recipe.{name}: {error}") from None
