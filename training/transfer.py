@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,9 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     recipes = _recipes(config, given)
     grids = _grids(given)
     checkpoints = _checkpoints(given)
-    sets = [_data_set(config, given, name) for name in given["sets"]]
-    if not sets:
-        raise InputError("sets: give at least one data set, as in sets.flowers=/data/flowers")
+    if not isinstance(given["sets"], Mapping) or not given["sets"]:
+        raise InputError("sets: give one or more data sets, as in sets.flowers=/data/flowers")
+    sets = [_data_set(config, given, str(name)) for name in given["sets"]]
     contenders = {one.name: _contenders(one, checkpoints, recipes, grids, given) for one in sets}
     weights = {one.name: weights_below_head(one.weights, one.arch, f"from={one.text}", say) for one in checkpoints}
     settings = _settings(given, recipes, checkpoints, contenders, sets)
@@ -222,17 +223,17 @@ def _data_set(config: Any, given: Mapping[str, Any], name: str) -> _DataSet:
     """Read, and checked against table 6 where it is of it. Raises InputError where it has no test split."""
     told, known = given["sets"][name], described(name)
     settings: dict[str, Any] = dict(told) if isinstance(told, Mapping) else {"path": told}
-    if run_folder(name).name == FILE:
-        raise InputError(f"sets.{name}: give it another name")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise InputError(f"sets.{name}: a data set's name has letters, digits, '_' and '-' only")
     if "_target_" not in settings:
         settings = _loader(name, settings, known)
     target = str(settings["_target_"])
     fraction = check_number("val_fraction", given["val_fraction"], above=0, below=1)
-    if takes(target, "val_fraction"):
-        settings = {"val_fraction": fraction, "seed": given["seed"], **settings}
-    config["sets"][name] = settings
-    options = {option: value for option, value in settings.items() if option != "_target_"}
     try:
+        if takes(target, "val_fraction"):
+            settings = {"val_fraction": fraction, "seed": given["seed"], **settings}
+        config["sets"][name] = settings
+        options = {option: value for option, value in settings.items() if option != "_target_"}
         images = source(target, options, fraction, lambda: construct(config["sets"], name))
     except InputError as error:
         raise InputError(f"sets.{name}: {str(error).removeprefix(f'{name}: ')}") from None
