@@ -50,6 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     for option in ("scratch", "dry_run"):
         if not isinstance(given[option], bool):
             raise InputError(f"{option}={given[option]}: it must be true or false")
+    for option in ("resolution", "stem_stride"):
+        if given[option] is not None:
+            check_whole(option, given[option])
     for argument in arguments:
         if argument.split("=")[0] in ("recipe.lr", "recipe.weight_decay"):
             option = argument.split("=")[0].removeprefix("recipe.")
@@ -62,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     checkpoints = _checkpoints(given)
     if not isinstance(given["sets"], Mapping) or not given["sets"]:
         raise InputError("sets: give one or more data sets, as in sets.flowers=/data/flowers")
-    sets = [_data_set(config, given, str(name)) for name in given["sets"]]
+    side = max(given["resolution"] or one.arch.resolution for one in checkpoints)
+    sets = [_data_set(config, given, str(name), side) for name in given["sets"]]
     contenders = {one.name: _contenders(one, checkpoints, recipes, grids, given) for one in sets}
     weights = {one.name: weights_below_head(one.weights, one.arch, f"from={one.text}", say) for one in checkpoints}
     settings = _settings(given, recipes, checkpoints, contenders, sets)
@@ -219,14 +223,17 @@ def _checkpoint(text: str, model: Any) -> _Checkpoint:
     return _Checkpoint(short_name(str(model)), text, path, named("model", str(model)))
 
 
-def _data_set(config: Any, given: Mapping[str, Any], name: str) -> _DataSet:
-    """Read, and checked against table 6 where it is of it. Raises InputError where it has no test split."""
+def _data_set(config: Any, given: Mapping[str, Any], name: str, side: int) -> _DataSet:
+    """Read, and checked against table 6 where it is of it. Raises InputError where it has no test split.
+
+    side  pixels at which the networks see it, for what has to be read at one size.
+    """
     told, known = given["sets"][name], described(name)
     settings: dict[str, Any] = dict(told) if isinstance(told, Mapping) else {"path": told}
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise InputError(f"sets.{name}: a data set's name has letters, digits, '_' and '-' only")
     if "_target_" not in settings:
-        settings = _loader(name, settings, known)
+        settings = _loader(name, settings, known, side)
     target = str(settings["_target_"])
     fraction = check_number("val_fraction", given["val_fraction"], above=0, below=1)
     try:
@@ -248,7 +255,7 @@ def _data_set(config: Any, given: Mapping[str, Any], name: str) -> _DataSet:
     return _DataSet(name, images, known)
 
 
-def _loader(name: str, settings: dict[str, Any], known: Described | None) -> dict[str, Any]:
+def _loader(name: str, settings: dict[str, Any], known: Described | None, side: int) -> dict[str, Any]:
     """The settings with a loader that reads what is at the path: parquet files, or folders of images."""
     path = settings.get("path")
     if path == _EMBEDDED:
@@ -256,17 +263,15 @@ def _loader(name: str, settings: dict[str, Any], known: Described | None) -> dic
     if not isinstance(path, str):
         raise InputError(f"sets.{name}={path}: it must be the path of its images")
     root = Path(path).expanduser()
-    if root.suffix == ".parquet" or (root.is_dir() and next(root.rglob("*.parquet"), None) is not None):
-        defaults = {} if known is None else {"label_column": known.label, "flip": known.flip}
-        return {"_target_": "training.data.parquet", **defaults, **settings}
-    defaults = {} if known is None else {"flip": known.flip}
-    return {"_target_": "training.data.imagefolder", **defaults, **settings}
+    defaults: dict[str, Any] = {} if known is None else {"flip": known.flip}
+    if root.suffix != ".parquet" and not (root.is_dir() and next(root.rglob("*.parquet"), None)):
+        return {"_target_": "training.data.imagefolder", **defaults, **settings}
+    if known is not None:
+        defaults |= {"label_column": known.label, "resolution": side if known.photos else None}
+    return {"_target_": "training.data.parquet", **defaults, **settings}
 
 
 def _fitted(one: _Checkpoint, to: _DataSet, recipes: Mapping[Start, FullRecipe], given: Mapping[str, Any]) -> Arch:
-    for option in ("resolution", "stem_stride"):
-        if given[option] is not None:
-            check_whole(option, given[option])
     if to.source.channels != one.arch.in_channels:
         raise InputError(
             f"sets.{to.name}: images of {to.source.channels} channels, from={one.text} takes {one.arch.in_channels}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from conf.run_folder import write_json
 from convnets.arch import Arch
@@ -307,7 +308,18 @@ def _panel(axes: Axes, entrant: Entrant, standings: Sequence[Standing]) -> None:
             axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "s" if of_paper else "^", color=color,
                       markerfacecolor=PAPER, label=label)  # fmt: skip
             labels += [(x, y, name, color) for x, y, name in points]
-    cost_axis(axes, "params", [x for x, _, _, _ in labels] or [1e6])
-    axes.set_xlabel("Parameters without the classifier")
+    _params_axis(axes, [x for x, _, _, _ in labels] or [1e6])
     axes.margins(y=0.15)
     label_points(axes, labels)
+
+
+def _params_axis(axes: Axes, values: Sequence[float]) -> None:
+    """As `cost_axis`, with as few ticks as a narrow panel has room for."""
+    cost_axis(axes, "params", values)
+    axes.set_xlabel("Parameters without the classifier")
+    spread = max(values) / min(values)
+    if spread > 3:
+        digits = (1, 2, 5) if spread < 30 else (1,)
+        axes.xaxis.set_major_locator(
+            FixedLocator([digit * 10.0**decade for decade in range(3, 12) for digit in digits])
+        )
