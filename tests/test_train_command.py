@@ -109,10 +109,10 @@ def test_it_writes_what_the_contract_names(folder: Path, capsys: pytest.CaptureF
 
 def test_the_test_split_is_read_once_and_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reads, scores = [], []
-    read, evaluate = data.digits_test, sys.modules["training.train"].evaluate  # type: ignore[attr-defined]
+    read, evaluate = data.digits_test, sys.modules["training.session"].evaluate  # type: ignore[attr-defined]
     monkeypatch.setattr(data, "digits_test", lambda: reads.append(1) or read())  # type: ignore[func-returns-value]
     monkeypatch.setattr(
-        "training.train.evaluate",
+        "training.session.evaluate",
         lambda module, samples, *_: scores.append(len(samples)) or evaluate(module, samples),
     )
     assert main([*SMALL, "name=once"]) == 0

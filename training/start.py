@@ -1,4 +1,4 @@
-"""What a fine-tuning starts from: a network fitted to its data, and weights without their classifier."""
+"""What a training starts from: a network fitted to its data, and weights, perhaps without their classifier."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def fitted(
     )
 
 
-def weights_below_head(path: Path, arch: Arch, source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
-    """The weights in the file under our names, but for the classifier's, of whatever classes it is.
+def read_weights(path: Path, arch: Arch, source: str, say: Callable[[str], None]) -> tuple[dict[str, Tensor], int]:
+    """The weights in the file under our names, and of how many classes they are, whatever `arch` has.
 
     source  what messages call it; `say` is told of cautions. Raises InputError where it is not of this network.
     """
@@ -55,7 +55,17 @@ def weights_below_head(path: Path, arch: Arch, source: str, say: Callable[[str],
         state = as_ours(replace(arch, classes=classes), tensors, source)
     for one in caught:
         say(f"warning: {one.message}")
-    return {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    return state, classes
+
+
+def below_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the classifier's."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("classifier.")}
+
+
+def weights_below_head(path: Path, arch: Arch, source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """As `read_weights`, without the classifier's."""
+    return below_head(read_weights(path, arch, source, say)[0])
 
 
 def built(arch: Arch, seed: int, weights: Mapping[str, Tensor] | None) -> ConvNet:

@@ -5,51 +5,46 @@ from __future__ import annotations
 import json
 import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
 from conf.command import configuration, construct, plain, run
 from conf.console import CONSOLE, command_line, say
-from conf.progress import duration_text, progress
+from conf.progress import Show, duration_text, progress
 from conf.run_folder import locked, run_folder, write_config, write_json
 from convnets.arch import Arch
-from convnets.arch_file import write_arch
-from convnets.atomic_file import write_atomically
-from convnets.build import ConvNet, build
-from convnets.checkpoints import as_ours, read_tensors, save_weights
+from convnets.build import build
 from convnets.checks import check_number, check_whole
 from convnets.cost import cost, macs_text
 from convnets.errors import InputError
 from convnets.named import named
 from convnets.origin import file_source
-from convnets.out_of_memory import out_of_memory
 from convnets.settings import flatten
-from training import checkpoint, metrics
-from training.batches import Batches
-from training.fit import Score, Training, evaluate, fit, fitting_parts
+from convnets.threads import torch_threads
+from training import checkpoint, metrics, session
+from training.engine import Engine, WorkersFailed
+from training.fit import Epoch
 from training.full_recipe import FullRecipe
+from training.group import Group
 from training.loggers import Log, LoggedRun, check_loggers, logging
 from training.loop import Diverged, device
-from training.metrics import read_metrics, write_metrics
-from training.source import Scored, Source
+from training.session import WEIGHTS, Outcome, Session, Stopped, Watcher
+from training.source import Source
 from training.splits import source, takes
+from training.start import below_head, fitted, read_weights
 
 # What may change between the runs of one training: how it is kept and shown, and by which parts it is computed.
-_FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "loggers")  # the data is known by its hash
+_FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "loggers", "engine")  # the data is known by its hash
 _FREE_OF_RECIPE = ("accumulate", "compile")
-_SMALL_IMAGES = 64  # pixels below which a stem keeps them all
-_MANY_CLASSES = 1000  # from which on the classifier's initialiser starts at a loss near log(classes)
 _SECONDS_BETWEEN_REPORTS = 60
-WEIGHTS = "weights.safetensors"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,36 +58,40 @@ def main(arguments: Sequence[str]) -> int:
 
     # Everything is checked before anything is written.
     recipe: FullRecipe = construct(config, "recipe")
+    engine: Engine = construct(config, "engine")
     model = named("model", str(given["model"]))
     data = _source(config, given)
     arch = _fitted(model, data, recipe, given)
     weights = None if given["from"] is None else _weights(str(given["from"]), arch, recipe)
     settings = _settings(given, arch, data, weights)
-    state = _state_before(folder, settings)
-    module = _built(arch, seed, weights)
-    if state is not None:
-        checkpoint.check_same_network(state["module"], module.state_dict(), f"{folder}/checkpoints")
-    where = device()
-    batches = data.batches(recipe, seed, arch.resolution, where)
-    held_out = data.held_out(recipe, arch.resolution, where)
-    training = Training(module, recipe, batches.steps, where)
-    if state is not None:
-        training.load_state_dict(state)
-    asked = _Asked(folder, given, names, tuple(arguments), model, arch, recipe, data, settings, weights)
+    about = _about(given, names, folder, arch, recipe, data)
+    what = Session(folder, arch, recipe, data, seed, weights and weights.state, settings, about, every)
+    engine.check(recipe, what.batch)
+    state = _state_before(what)
+    asked = _Asked(what, given, names, tuple(arguments), model, weights, engine)
 
-    _introduce(asked, batches, training)
-    with locked(folder):
-        if not asked.finished:
-            write_config(folder, config)
-            logged = LoggedRun(folder, flatten(given), training.step)
-            try:
-                with logging(loggers, logged, say) as log:
-                    _train(asked, training, batches, held_out, seed, every, log)
-                    _finish(asked, training, batches, held_out, log)
-            except Diverged as error:
-                say(f"failed: {error}; a lower recipe.lr= may help, under another name=")
-                return 1
+    step, epochs = (0, 0) if state is None else (state["step"], state["epochs"])
+    _introduce(asked, step)
+    if asked.finished:
         return _conclude(asked)
+    with _workers(engine, what, state) as train, locked(folder):
+        write_config(folder, config)
+        try:
+            with logging(loggers, LoggedRun(folder, flatten(given), step), say) as log:
+                with _watching(asked, log, step, epochs) as watcher:
+                    outcome = train(watcher)
+                if outcome.test is not None:
+                    log(outcome.steps, {f"test_{name}": value for name, value in asdict(outcome.test).items()})
+        except Diverged as error:
+            say(f"failed: {error}; a lower recipe.lr= may help, under another name=")
+            return 1
+        except WorkersFailed as error:
+            say(f"failed: {error}; going on:\n  {asked.command}")
+            return 1
+        # One write, by which the run is finished: the test split is not looked at again.
+        write_json(folder / "summary.json", _summary(asked, outcome))
+        _write_report(asked)
+    return _conclude(asked)
 
 
 @dataclass(frozen=True)
@@ -108,20 +107,17 @@ class _Weights:
 class _Asked:
     """What the user asked for, and what that comes to."""
 
-    folder: Path
+    session: Session
     given: Mapping[str, Any]
     names: Mapping[str, str]
     arguments: Sequence[str]
     model: Arch  # as it was named
-    arch: Arch  # as it is trained
-    recipe: FullRecipe
-    data: Source
-    settings: Mapping[str, Any]
     weights: _Weights | None
+    engine: Engine
 
     @property
-    def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+    def folder(self) -> Path:
+        return self.session.folder
 
     @property
     def finished(self) -> bool:
@@ -154,54 +150,23 @@ def _source(config: Any, given: Mapping[str, Any]) -> Source:
 
 def _fitted(model: Arch, data: Source, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
     """The network as it is trained: its sides, channels and classes are the data's."""
-    own = model.resolution if data.size is None else max(data.size)
-    if given["resolution"] is not None:
-        resolution = check_whole("resolution", given["resolution"])
-    else:
-        resolution = model.resolution if recipe.enlarge else min(own, model.resolution)
-    if given["stem_stride"] is not None:
-        stride = check_whole("stem_stride", given["stem_stride"])
-    else:
-        stride = 1 if resolution < _SMALL_IMAGES else model.stem.stride
-    return replace(
-        model,
-        stem=replace(model.stem, stride=stride),
-        resolution=resolution,
-        in_channels=data.channels,
-        classes=len(data.classes),
-        dropout=model.dropout if recipe.dropout is None else recipe.dropout,
-        drop_connect=model.drop_connect if recipe.drop_connect is None else recipe.drop_connect,
-    )
+    for name in ("resolution", "stem_stride"):
+        if given[name] is not None:
+            check_whole(name, given[name])
+    return fitted(model, data, recipe, given["resolution"], given["stem_stride"])
 
 
 def _weights(text: str, arch: Arch, recipe: FullRecipe) -> _Weights:
     """What is in the file, or in the folder of a run, under our names; without a head of other classes."""
     path = Path(text) / WEIGHTS if Path(text).is_dir() else Path(text)
-    tensors = read_tensors(path)
-    heads = [tensors[name] for name in ("classifier.weight", "classifier.1.weight", "fc.weight") if name in tensors]
-    classes = len(heads[0]) if heads and heads[0].ndim else arch.classes
+    state, classes = read_weights(path, arch, f"from={text}", say)
     if classes != arch.classes and not recipe.new_head:
         raise InputError(
             f"from={text}: it has {classes} classes, the data {arch.classes}; recipe=finetune gives a new head"
         )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        state = as_ours(replace(arch, classes=classes), tensors, f"from={text}")
-    for one in caught:
-        say(f"warning: {one.message}")
-    new_head = classes != arch.classes
-    if new_head:
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
-    return _Weights(file_source(path), state, new_head)
-
-
-def _built(arch: Arch, seed: int, weights: _Weights | None) -> ConvNet:
-    module = build(arch, seed)
-    if arch.classes < _MANY_CLASSES:  # the initialiser, 1 / sqrt(classes), starts 10 classes at a loss of 6
-        nn.init.zeros_(module.classifier.weight)
-    if weights is not None:
-        module.load_state_dict(weights.state, strict=not weights.new_head)
-    return module
+    if classes != arch.classes:
+        state = below_head(state)
+    return _Weights(file_source(path), state, classes != arch.classes)
 
 
 def _settings(given: Mapping[str, Any], arch: Arch, data: Source, weights: _Weights | None) -> dict[str, Any]:
@@ -218,32 +183,57 @@ def _settings(given: Mapping[str, Any], arch: Arch, data: Source, weights: _Weig
     }
 
 
-def _state_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+def _about(
+    given: Mapping[str, Any], names: Mapping[str, str], folder: Path, arch: Arch, recipe: FullRecipe, data: Source
+) -> dict[str, Any]:
+    """What it takes to use the trained network."""
+    return {
+        "made_by": "training.train",
+        "run": folder.name,
+        "model": str(given["model"]),
+        "key": arch.key(),
+        "recipe": names["recipe"],
+        "data": names["data"],
+        "mean": data.mean.tolist(),  # of the pixels, from 0 to 255
+        "std": data.std.tolist(),
+        "evaluation_crop": recipe.evaluated_share(arch.resolution),
+        "class_names": list(data.classes),
+    }
+
+
+def _state_before(what: Session) -> dict[str, Any] | None:
     """Where the run in the folder stands; None where it has not begun.
 
-    Raises InputError where the folder is another command's, or of a training with other settings.
+    Raises InputError where the folder is another command's, or of a training with other settings or another network.
     """
-    checkpoints = folder / "checkpoints"
+    folder, checkpoints = what.folder, what.checkpoints
     before = checkpoint.settings_of(checkpoints)
     config = folder / "config.yaml"
     if before is None:
         ours = not config.exists() or "recipe" in (yaml.safe_load(config.read_text()) or {})
         if not ours or (folder / "summary.json").exists():
-            what = "results without their checkpoints" if ours else "another command's results"
-            raise InputError(f"name={folder.name}: {folder} holds {what}; give another name=")
+            kind = "results without their checkpoints" if ours else "another command's results"
+            raise InputError(f"name={folder.name}: {folder} holds {kind}; give another name=")
         return None
-    for option, value in flatten(settings).items():
-        earlier = flatten(before).get(option)
-        if earlier != value:
+    earlier = flatten(before)
+    for option, value in flatten(what.settings).items():
+        if earlier.get(option) != value:
             raise InputError(
-                f"name={folder.name}: {folder} was trained with {option}={earlier}, not {value}; give another name="
+                f"name={folder.name}: {folder} was trained with {option}={earlier.get(option)}, not {value}; "
+                "give another name="
             )
-    return checkpoint.load_newest(checkpoints, say)
+    state = checkpoint.load_newest(checkpoints, say)
+    if state is not None:
+        with torch.device("meta"):
+            ours_now = build(what.arch).state_dict()
+        checkpoint.check_same_network(state["module"], ours_now, str(checkpoints))
+    return state
 
 
-def _introduce(asked: _Asked, batches: Batches, training: Training) -> None:
+def _introduce(asked: _Asked, step: int) -> None:
     """Say what is about to happen."""
-    model, arch, data, recipe = asked.model, asked.arch, asked.data, asked.recipe
+    what, model = asked.session, asked.model
+    arch, data, recipe = what.arch, what.source, what.recipe
     costs = cost(arch)
     changed = [
         f"{name} {before} -> {after}"
@@ -265,71 +255,79 @@ def _introduce(asked: _Asked, batches: Batches, training: Training) -> None:
     test = "no test split" if data.test_count is None else f"{data.test_count:,} for the test at the end"
     say(
         f"{data.train_count:,} images to train on, {data.held_out_count:,} held out, {test}; "
-        f"recipe {asked.names['recipe']}: {recipe.epochs} epochs of {batches.steps} steps of {batches.size}"
+        f"recipe {asked.names['recipe']}: {recipe.epochs} epochs of {what.steps} steps of {what.batch}"
     )
-    if training.step:
-        say(f"{asked.folder}: going on after step {training.step:,} of {recipe.epochs * batches.steps:,}")
+    if asked.engine.workers > 1:
+        workers, norms = asked.engine.workers, asked.engine.norms(what.batch)
+        over = {1: "each worker's own", workers: "all workers'"}.get(norms, f"{norms} workers'")
+        say(f"{workers} workers, {what.batch // workers} images of a step each; batch norm over {over} images")
+    if step:
+        say(f"{asked.folder}: going on after step {step:,} of {recipe.epochs * what.steps:,}")
 
 
 # --------------------------------------------------------------------------------------------------------- the training
 
 
-def _train(
-    asked: _Asked,
-    training: Training,
-    batches: Batches,
-    held_out: Scored,
-    seed: int,
-    checkpoint_seconds: float,
-    log: Log,
-) -> None:
-    """Train to the end, saving on the way. Raises KeyboardInterrupt, with everything saved, when told to stop."""
-    folder, recipe = asked.folder, asked.recipe
-    history = [one for one in read_metrics(folder / metrics.FILE) if one.number <= training.epochs]
-    total, saved, shown = recipe.epochs * batches.steps, time.monotonic(), time.monotonic()
-    forward = torch.compile(training.module) if recipe.compile else None
+@contextmanager
+def _workers(engine: Engine, what: Session, state: Mapping[str, Any] | None) -> Iterator[Callable[[Watcher], Outcome]]:
+    """What trains, in this process or in others, once all that can be checked before has been."""
+    if engine.workers > 1:
+        from training.workers import started  # with Ray, which takes seconds to import
 
-    def save(accuracy: float | None = None) -> None:
-        nonlocal saved
-        training.check_finite()
-        checkpoint.save(asked.checkpoints, training.state_dict(), asked.settings, accuracy)
-        saved = time.monotonic()
+        with started(engine) as train:
+            yield partial(train, what)
+        return
+    where = torch.device("cpu") if engine.gpus_per_worker == 0 else device()
+    with torch_threads(engine.cpus_per_worker):
+        yield partial(session.run, session.prepared(what, state, where, Group()))
 
+
+@contextmanager
+def _watching(asked: _Asked, log: Log, step: int, epochs: int) -> Iterator[Watcher]:
+    """Shows a training that has come so far, and stops it when the user says so, with how to go on."""
     by_step = CONSOLE.is_terminal  # a log has a line an epoch
-    done, of = (training.step, total) if by_step else (training.epochs, recipe.epochs)
-    with (
-        _stopping() as told_to_stop,
-        progress(CONSOLE, "steps" if by_step else "epochs", done, of) as show,
-    ):
-
-        def after_step() -> None:
-            if by_step:
-                show("", _best(training))
-            if told_to_stop():
-                save()
-                say(f"\nstopped after step {training.step:,} of {total:,}; going on:\n  {asked.command}")
-                raise KeyboardInterrupt
-            if time.monotonic() - saved >= checkpoint_seconds:
-                save()
-
-        epochs = fit(training, batches, held_out, recipe, seed, after_step, forward)
-        with _own_failures(asked, training, batches):
-            for epoch in epochs:
-                history.append(epoch)
-                # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
-                write_metrics(folder / metrics.FILE, history)
-                save(epoch.score.accuracy)
-                log(epoch.step, {name: value for name, value in metrics.row(epoch).items() if name != "step"})
-                if time.monotonic() - shown >= _SECONDS_BETWEEN_REPORTS:
-                    _write_report(asked, training, None)
-                    shown = time.monotonic()
-                if not by_step:
-                    text = f"loss {epoch.train_loss:.4f}  held out {epoch.score.accuracy:.4f}"
-                    show(text, _best(training))
+    all_epochs = asked.session.recipe.epochs
+    done, of = (step, all_epochs * asked.session.steps) if by_step else (epochs, all_epochs)
+    try:
+        with _stopping() as told_to_stop, progress(CONSOLE, "steps" if by_step else "epochs", done, of) as show:
+            yield _Watcher(asked, log, told_to_stop, show, by_step, done)
+    except Stopped as stopped:
+        total = all_epochs * asked.session.steps
+        say(f"\nstopped after step {stopped.step:,} of {total:,}; going on:\n  {asked.command}")
+        raise KeyboardInterrupt from None
 
 
-def _best(training: Training) -> str:
-    return f"{training.best:.4f}" if training.epochs else ""
+@dataclass
+class _Watcher:
+    """The user's terminal, the loggers, and the report of a run that goes on."""
+
+    asked: _Asked
+    log: Log
+    told_to_stop: Callable[[], bool]
+    show: Show
+    by_step: bool
+    shown: int  # steps, or epochs
+    reported: float = field(default_factory=time.monotonic)
+
+    def after_step(self, step: int, best: float | None) -> None:
+        if self.by_step:
+            self._show(step, "", best)
+
+    def after_epoch(self, epoch: Epoch, best: float) -> None:
+        self.log(epoch.step, {name: value for name, value in metrics.row(epoch).items() if name != "step"})
+        if time.monotonic() - self.reported >= _SECONDS_BETWEEN_REPORTS:
+            _write_report(self.asked)
+            self.reported = time.monotonic()
+        if not self.by_step:
+            self._show(epoch.number, f"loss {epoch.train_loss:.4f}  held out {epoch.score.accuracy:.4f}", best)
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def _show(self, number: int, line: str, best: float | None) -> None:
+        while self.shown < number:  # others tell of several steps at once, and repeat some that were lost
+            self.shown += 1
+            self.show(line, "" if best is None else f"{best:.4f}")
 
 
 @contextmanager
@@ -351,42 +349,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _own_failures(asked: _Asked, training: Training, batches: Batches) -> Iterator[None]:
-    """Too little memory inside, as InputError with what would fit."""
-    try:
-        yield
-        return
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-    training.optimizer.zero_grad(set_to_none=True)  # and the exception is gone, with what it held
-    parts = fitting_parts(training.module, batches, asked.recipe)
-    help = "no accumulate helps" if parts is None else f"recipe.accumulate={parts} would fit"
-    raise InputError(
-        f"out of memory at recipe.batch_size={batches.size} and {asked.arch.resolution} px; {help}"
-    ) from None
-
-
 # --------------------------------------------------------------------------------------------------- after the training
-
-
-def _finish(asked: _Asked, training: Training, batches: Batches, held_out: Scored, log: Log) -> None:
-    """Write what is kept, and test it once."""
-    folder, recipe = asked.folder, asked.recipe
-    if recipe.patience is not None:
-        training.load_state_dict(checkpoint.load_best(asked.checkpoints))
-    module = training.scored(batches.calibration)
-    kept = _write_network(asked, module)
-    score = evaluate(module, held_out, recipe.bfloat16)
-    test = None
-    if asked.data.test_count is not None:
-        tested = asked.data.test(recipe, asked.arch.resolution, training.where)
-        test = evaluate(module, tested, recipe.bfloat16)
-        log(training.step, {f"test_{name}": value for name, value in asdict(test).items()})
-    # One write, by which the run is finished: the test split is not looked at again.
-    write_json(folder / "summary.json", _summary(asked, training, score, test, kept))
-    _write_report(asked, training, test)
 
 
 def _conclude(asked: _Asked) -> int:
@@ -405,88 +368,35 @@ def _conclude(asked: _Asked) -> int:
     return 0
 
 
-def _write_network(asked: _Asked, module: nn.Module) -> dict[str, str]:
-    """The weights, and the network as an `Arch`; each says what it takes to use them. Returns the weights' origin."""
-    mean, std = asked.data.mean.tolist(), asked.data.std.tolist()
-    about: dict[str, Any] = {
-        "made_by": "training.train",
-        "run": asked.folder.name,
-        "model": str(asked.given["model"]),
-        "key": asked.arch.key(),
-        "recipe": asked.names["recipe"],
-        "data": asked.names["data"],
-        "mean": mean,  # of the pixels, from 0 to 255
-        "std": std,
-        "evaluation_crop": asked.recipe.evaluated_share(asked.arch.resolution),
-        "class_names": list(asked.data.classes),
-    }
-    path = asked.folder / WEIGHTS
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
-    save_weights(module.state_dict(), path, texts)
-    source = file_source(path)
-    write_arch(asked.arch, asked.folder / "model.yaml", {**about, "weights": {**source, "file": WEIGHTS}})
-    return source
-
-
-def _summary(
-    asked: _Asked, training: Training, score: Score, test: Score | None, weights: Mapping[str, str]
-) -> dict[str, Any]:
-    costs = cost(asked.arch)
+def _summary(asked: _Asked, outcome: Outcome) -> dict[str, Any]:
+    arch, data = asked.session.arch, asked.session.source
+    costs = cost(arch)
     return {
         "model": str(asked.given["model"]),
-        "key": asked.arch.key(),
+        "key": arch.key(),
         "macs": costs.macs,
         "params": costs.params,
-        "resolution": asked.arch.resolution,
-        "classes": asked.arch.classes,
+        "resolution": arch.resolution,
+        "classes": arch.classes,
         "recipe": asked.names["recipe"],
         "data": asked.names["data"],
-        "images": {
-            "train": asked.data.train_count,
-            "held_out": asked.data.held_out_count,
-            "test": asked.data.test_count,
-        },
+        "images": {"train": data.train_count, "held_out": data.held_out_count, "test": data.test_count},
         "seed": asked.given["seed"],
         "from": None if asked.weights is None else dict(asked.weights.source),
-        "epoch": training.epochs,
-        "steps": training.step,
-        "seconds": round(training.seconds, 1),
-        "held_out": asdict(score),
-        "test": None if test is None else asdict(test),
-        "weights": dict(weights),
+        "epoch": outcome.epochs,
+        "steps": outcome.steps,
+        "seconds": round(outcome.seconds, 1),
+        "held_out": asdict(outcome.held_out),
+        "test": None if outcome.test is None else asdict(outcome.test),
+        "weights": dict(outcome.weights),
     }
 
 
-def _write_report(asked: _Asked, training: Training, test: Score | None) -> None:
+def _write_report(asked: _Asked) -> None:
     """`report.html`, of a run that may go on."""
-    from training.train_report import training_report  # with matplotlib, which takes a second
+    from training.train_report import write_report  # with matplotlib, which takes a second
 
-    folder, recipe, costs = asked.folder, asked.recipe, cost(asked.arch)
-    history = read_metrics(folder / metrics.FILE)
-    best = max(history, key=lambda one: (one.score.accuracy, one.number))
-    facts = [("test accuracy", f"{test.accuracy:.2%}")] if test else []
-    facts += [
-        (f"best on the images held out, epoch {best.number}", f"{best.score.accuracy:.2%}"),
-        (f"at {asked.arch.resolution} px", macs_text(costs.macs)),
-        ("parameters", f"{costs.params:,}"),
-        (f"{len(history)} epochs, {history[-1].step:,} steps", duration_text(history[-1].seconds)),
-    ]
-    data = asked.data
-    text = training_report(
-        folder.name,
-        (folder / "config.yaml").read_text(),
-        history,
-        title=f"{asked.given['model']} trained by recipe {asked.names['recipe']} on {asked.names['data']}",
-        unfinished="" if asked.finished else f"{len(history)} of {recipe.epochs} epochs so far",
-        facts=facts,
-        images=f"{data.train_count:,} images to train on, {data.held_out_count:,} held out, "
-        + ("no test split." if data.test_count is None else f"{data.test_count:,} looked at once, at the end."),
-        caption="Losses are cross-entropies in nats, that of training with label smoothing and of augmented images. "
-        "Accuracy is that of the network that is kept"
-        + ("." if recipe.average is None else ": of the average of the weights."),
-        commands=[asked.export] if asked.finished else [asked.command],
-    )
-    write_atomically(folder / "report.html", text)
+    write_report(asked.session, asked.export if asked.finished else asked.command)
 
 
 if __name__ == "__main__":

@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from conf.progress import duration_text
+from convnets.atomic_file import write_atomically
+from convnets.cost import cost, macs_text
 from pages.page import drawing, render
 from pages.style import BLUE, MUTED, ORANGE, styled
+from training import metrics
 from training.fit import Epoch
+from training.metrics import read_metrics
+from training.session import Session
 
 
-def training_report(
-    name: str,
-    config_text: str,
-    history: Sequence[Epoch],
-    title: str,
-    unfinished: str,
-    facts: Sequence[tuple[str, str]],
-    images: str,
-    caption: str,
-    commands: Sequence[str],
-) -> str:
-    """The whole report as one page that asks for no other file.
+def write_report(what: Session, command: str) -> None:
+    """`report.html`, of a run that is finished or may go on: one page that asks for no other file.
 
-    history     the epochs so far, one or more.
-    unfinished  how far it has come; empty where it is done.
-    facts       what stands out, with its value.
+    command  what to type next. There are one or more epochs in its metrics.
     """
-    return render(
+    folder, arch, data, about = what.folder, what.arch, what.source, what.about
+    history, costs = read_metrics(folder / metrics.FILE), cost(arch)
+    best = max(history, key=lambda one: (one.score.accuracy, one.number))
+    finished = (folder / "summary.json").exists()
+    test = json.loads((folder / "summary.json").read_text())["test"] if finished else None
+    facts = [("test accuracy", f"{test['accuracy']:.2%}")] if test else []
+    facts += [
+        (f"best on the images held out, epoch {best.number}", f"{best.score.accuracy:.2%}"),
+        (f"at {arch.resolution} px", macs_text(costs.macs)),
+        ("parameters", f"{costs.params:,}"),
+        (f"{len(history)} epochs, {history[-1].step:,} steps", duration_text(history[-1].seconds)),
+    ]
+    text = render(
         Path(__file__).with_name("train.html"),
-        name,
+        folder.name,
         [],
-        config_text,
-        title=title,
-        unfinished=unfinished,
+        (folder / "config.yaml").read_text(),
+        title=f"{about['model']} trained by recipe {about['recipe']} on {about['data']}",
+        unfinished="" if finished else f"{len(history)} of {what.recipe.epochs} epochs so far",
         facts=facts,
-        images=images,
+        images=f"{data.train_count:,} images to train on, {data.held_out_count:,} held out, "
+        + ("no test split." if data.test_count is None else f"{data.test_count:,} looked at once, at the end."),
         curves=drawing(_curves(history), "loss and accuracy by epoch"),
-        caption=caption,
-        commands=commands,
+        caption="Losses are cross-entropies in nats, that of training with label smoothing and of augmented images. "
+        "Accuracy is that of the network that is kept"
+        + ("." if what.recipe.average is None else ": of the average of the weights."),
+        commands=[command],
     )
+    write_atomically(folder / "report.html", text)
 
 
 def _curves(history: Sequence[Epoch]) -> Figure:
