@@ -9,7 +9,7 @@ from statistics import fmean, median, variance
 
 import numpy as np
 
-from nas.agreement import Array, Estimate, draws, estimate, in_order, partial_tau, shared_top, spearman, tau
+from nas.agreement import FEWEST, Array, Estimate, draws, estimate, in_order, partial_tau, shared_top, spearman, tau
 from nas.check_plan import Drawn, number_of
 from nas.journal import Entry
 
@@ -158,9 +158,11 @@ def verdict(found: Outcome, times: float) -> str:
 def notes(found: Outcome) -> list[str]:
     """What a reader should know besides, one sentence each."""
     said = []
-    if len(found.ranked) < FEW:
+    if len(found.ranked) < FEWEST:
+        said.append(f"Of fewer than {FEWEST} networks there is no interval that could be relied on: check more.")
+    elif len(found.ranked) < FEW:
         said.append(f"With fewer than {FEW} networks the interval itself is rough: check more.")
-    if found.tau is not None and found.tau.low == found.tau.high:
+    if found.tau is not None and found.tau.low == found.tau.high is not None:
         said.append("All of them came in the same order: what is rarer than one in their number, they cannot show.")
     if left_out := len(found.networks) - len(found.ranked):
         said.append(f"{left_out} of {len(found.networks)} networks have no result of one schedule, and are left out.")
@@ -171,7 +173,7 @@ def notes(found: Outcome) -> list[str]:
             "One of so many epochs lowers its learning rate sooner, and is worth a check of its own."
         )
     own = found.itself[1]
-    if own is not None and (own.low is None or own.low <= 0):
+    if own is not None and own.low is not None and own.low <= 0:
         said.append(
             f"The longer schedule does not repeat its own order from seed to seed, with tau {own}: "
             "it is a poor witness; make it longer, or give it more images."

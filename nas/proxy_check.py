@@ -225,6 +225,11 @@ def _longer_settings(given: Mapping[str, Any], name: str) -> dict[str, Any]:
     for key, value in _flat(changes):
         if key != ("epochs",):
             _put(settings, key, value, ".".join(("longer", *key)))
+    if epochs_setting(settings) != path:
+        raise InputError(
+            f"longer.{path[0]}={settings[path[0]]}: it must name settings of the evaluator's, as in "
+            f"longer.{'.'.join(path)}={TIMES * epochs}"
+        )
     if changes.get("epochs") is not None:
         _put(settings, path, changes["epochs"], "longer.epochs")
     elif _get(settings, path) == epochs:

@@ -76,9 +76,23 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert held >= 88
 
 
+def test_so_few_networks_that_chance_orders_them_have_no_interval() -> None:
+    """Three come in order by chance in one case of six, whatever is drawn from them."""
+    one = estimate(tau([1, 2, 3], [1, 2, 3], draws(3)))
+    assert one is not None and (one.value, one.low, one.high) == (1, None, None)
+    few = found_of([RISING[:6]], [RISING[:6]], RISING[5::-1])
+    assert few.tau is not None and few.tau.value == 1
+    assert "better than chance is not shown" in verdict(few, 5)
+    assert any("fewer than 7 networks there is no interval" in note for note in notes(few))
+    repeated = found_of([RISING[:6]] * 2, [RISING[:6]] * 2, RISING[5::-1])
+    assert not any("poor witness" in note for note in notes(repeated))
+    enough = estimate(tau(RISING[:7], RISING[:7], draws(7)))
+    assert enough is not None and enough.low is not None
+
+
 def test_what_has_no_value_has_no_estimate() -> None:
-    counts = draws(4)
-    assert estimate(tau([1, 1, 1, 1], [1, 2, 4, 3], counts)) is None
+    counts = draws(8)
+    assert estimate(tau([1] * 8, range(8), counts)) is None
     rare = estimate(np.array([0.5, *[np.nan] * DRAWS]))
     assert rare is not None and rare.low is None
 
@@ -286,6 +300,7 @@ BAD_INPUT = [
     (["longer=9"], "longer=9: it must name settings"),
     (["longer.recipe.colour=3"], "longer: Recipe"),
     (["longer.colour=3"], "colour"),
+    (["evaluator=proxy", "longer.recipe=3"], "longer.recipe=3: it must name settings of the evaluator's"),
     (["longer.wings.a=3"], "longer.wings.a: the evaluator has no wings"),
     (["longer.recipe.lr=-1"], "longer: lr=-1"),
     (["from=nowhere"], "from=nowhere: no config.yaml there"),
