@@ -41,7 +41,7 @@ from training.transfer import main
 from training.transfer_data import DESCRIBED, described
 from training.transfer_plan import Contender, Results, Start, Trainings, Trial
 from training.transfer_report import params_without_classifier
-from training.transfer_training import FineTuning, norm_momentum, whole
+from training.transfer_training import FineTuning, norm_momentum
 
 TINY = Arch(
     stem=Stem(channels=8, stride=1),
@@ -160,9 +160,8 @@ def digits() -> MemorySource:
 
 def test_the_whole_is_what_is_trained_on_and_what_is_held_out() -> None:
     one = digits()
-    both = whole(one)
+    both = one.whole()
     assert both.train_count == one.train_count + one.held_out_count and both.test_count == one.test_count
-    assert isinstance(both, MemorySource)
     assert (both.data.train.pixels[: one.train_count] == one.data.train.pixels).all()
     assert (both.data.train.labels[one.train_count :] == one.data.val.labels).all()
 
@@ -257,7 +256,7 @@ def test_it_transfers_and_tests_once(
         arch = read_arch(f"runs/first/digits/{kept}/model.yaml")
         module = build(arch)
         module.load_state_dict(load_weights(f"runs/first/digits/{kept}/weights.safetensors", arch))
-        images = whole(source("training.data.digits", {"val_fraction": 0.1}, 0.1, _tenth))
+        images = source("training.data.digits", {"val_fraction": 0.1}, 0.1, _tenth).whole()
         score = evaluate(module, test(images, plain_sgd(1, 256, 0.1), 8, torch.device("cpu")))
         assert score.accuracy == one["test"]["seeds"][0]
 

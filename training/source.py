@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -75,6 +75,9 @@ class Source(Protocol):
 
     def test(self, recipe: FullRecipe, side: int, where: torch.device, share: Share = ALONE) -> Scored:
         """To be called where `test_count` is not None; the images are prepared when it is called."""
+
+    def whole(self) -> Source:
+        """The same, where what is held out is learnt from too: for a last training, with nothing left to choose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +163,11 @@ class MemorySource:
         if self.tested is None:
             raise ValueError("there is no test split")
         return self._scored(self.tested, recipe, side, where, share)
+
+    def whole(self) -> MemorySource:
+        splits = (self.data.train, self.data.val)
+        pixels, labels = (np.concatenate([getattr(one, part) for one in splits]) for part in ("pixels", "labels"))
+        return replace(self, data=replace(self.data, train=Images(pixels, labels)))
 
     def _scored(self, images: Images, recipe: FullRecipe, side: int, where: torch.device, share: Share) -> MemoryScored:
         part = share.part(len(images))

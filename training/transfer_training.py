@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from convnets.arch import Arch
@@ -21,11 +20,10 @@ from convnets.origin import file_source
 from convnets.out_of_memory import out_of_memory
 from convnets.threads import torch_threads
 from engines.evaluator import EvaluationFailed, Measurement
-from training.dataset import Images
 from training.fit import Training, evaluate, fit
 from training.full_recipe import FullRecipe
 from training.loop import Diverged, device
-from training.source import MemorySource, Source
+from training.source import Source
 from training.start import built
 from training.transfer_plan import Start, Trial
 
@@ -59,7 +57,7 @@ class FineTuning:
         """
         assert isinstance(network, Trial)
         trial, final = network, network.stage == "final"
-        source = whole(self.source) if final else self.source
+        source = self.source.whole() if final else self.source
         recipe = self._recipe(trial)
         side, where = trial.arch.resolution, device()
         with _own_failures(recipe, side):
@@ -146,15 +144,6 @@ def norm_momentum(steps_per_epoch: int) -> float:
     arrive anywhere in short ones.
     """
     return min(10 / steps_per_epoch, 0.1)
-
-
-def whole(source: Source) -> Source:
-    """The same images, those that are held out among those that are learnt from."""
-    assert isinstance(source, MemorySource)
-    train, held_out = source.data.train, source.data.val
-    pixels = np.concatenate([train.pixels, held_out.pixels])
-    labels = np.concatenate([train.labels, held_out.labels])
-    return replace(source, data=replace(source.data, train=Images(pixels, labels)))
 
 
 class _Enough(Exception):
