@@ -34,6 +34,7 @@ WRITERS = (
     "nas/report.py",
     "nas/experiment.py",
     "nas/figures/",
+    "training/cam_figure.py",
     "training/train_report.py",
     "training/transfer_report.py",
     "scaling_search/results.py",

@@ -52,7 +52,7 @@ def use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Use:
 
     def run(logger: Any) -> list[str]:
         said: list[str] = []
-        monkeypatch.setitem(loggers._LOGGERS, "own", (logger, "sys"))  # type: ignore[arg-type]
+        monkeypatch.setitem(loggers._LOGGERS, "own", (logger, "sys"))
         with logging(["own"], LoggedRun(tmp_path, {}, 0), said.append) as log:
             for epoch in EPOCHS:
                 log(*epoch)
@@ -84,7 +84,7 @@ def test_what_failed_is_tried_again(use: Use, faults: list[BaseException | None]
 
 def test_a_run_that_ends_early_is_closed_as_such(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     recorder = Recorder()
-    monkeypatch.setitem(loggers._LOGGERS, "own", (recorder, "sys"))  # type: ignore[arg-type]
+    monkeypatch.setitem(loggers._LOGGERS, "own", (recorder, "sys"))
     with pytest.raises(KeyboardInterrupt):
         with logging(["own"], LoggedRun(tmp_path, {}, 0), print) as log:
             log(*EPOCHS[0])

@@ -210,7 +210,7 @@ class _Thread:
 def _note(folder: Path, name: str) -> dict[str, str]:
     """Under which name the run is known there; empty where it is not."""
     path = folder / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}  # type: ignore[no-any-return]
+    return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
 def _write_note(folder: Path, name: str, content: Mapping[str, str]) -> None:

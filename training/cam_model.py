@@ -1,0 +1,119 @@
+"""Trained networks with what it takes to show them an image."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convnets.arch import Arch
+from convnets.build import ConvNet, build
+from convnets.checkpoints import load_weights
+from convnets.checks import check_number
+from convnets.errors import InputError
+from convnets.named import named, short_name
+from convnets.origin import file_source, read_origin
+
+_IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "evaluation_crop": 0.875}
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A network that was trained, and how it wants its images.
+
+    name         what it is called beside others.
+    weights      the file that they are from, and its hash.
+    mean, std    per channel, on the 0-255 scale.
+    share        of an image's shorter side that it looks at.
+    class_names  of its classes; their numbers where nobody wrote the names.
+    """
+
+    name: str
+    arch: Arch
+    module: ConvNet
+    weights: Mapping[str, str]
+    mean: Sequence[float]
+    std: Sequence[float]
+    share: float
+    class_names: Sequence[str]
+
+    def class_index(self, name: str) -> int:
+        """InputError where it knows no such class."""
+        if name not in self.class_names:
+            shown = ", ".join(self.class_names[:10]) + (", ..." if len(self.class_names) > 10 else "")
+            raise InputError(f"classes={name}: {self.name} has no such class; it has {shown}")
+        return list(self.class_names).index(name)
+
+
+def read_trained(text: str, say: Any) -> Trained:
+    """The network that `text` names, in one of three forms:
+
+    FOLDER           of `training.train`.
+    FILE.yaml        a network with weights of its own: such a run's model.yaml, or a member of an exported family.
+    NETWORK:WEIGHTS  a published network's name or the YAML of one, and the file of its weights.
+
+    Its YAML says how it was trained to see images; where it does not, as ImageNet's are seen. Raises InputError.
+    """
+    model, _, file = text.partition(":")
+    path = Path(model)
+    if path.is_dir():
+        path = path / "model.yaml"
+        if not path.exists():
+            raise InputError(f"models={text}: no model.yaml in it; a folder must be that of a finished training")
+    arch = named("models", str(path) if path.suffix else model)
+    about = _about(path) if path.suffix in (".yaml", ".yml") else {}
+    weights = Path(file) if file else _weights(path, about, text)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        state = load_weights(weights, arch)
+    for one in caught:
+        say(f"warning: {one.message}")
+    module = build(arch, seed=0)
+    module.load_state_dict(state)
+    seen = _seen(about, arch, text)
+    names = about.get("class_names")
+    if not isinstance(names, list) or len(names) != arch.classes:
+        names = [str(number) for number in range(arch.classes)]
+    name = short_name(str(path) if path.suffix else model)
+    return Trained(
+        name, arch, module.eval(), file_source(weights), seen["mean"], seen["std"], seen["evaluation_crop"],
+        [str(one) for one in names],
+    )  # fmt: skip
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What the YAML says it was made from; how its baseline sees images, if it is a member of a family."""
+    about = read_origin(path)
+    baseline = about.get("baseline")
+    if "mean" not in about and isinstance(baseline, dict) and Path(str(baseline.get("file", ""))).is_file():
+        return {**read_origin(str(baseline["file"])), **about}
+    return about
+
+
+def _weights(path: Path, about: Mapping[str, Any], text: str) -> Path:
+    """The file beside the network's YAML."""
+    of = about.get("weights")
+    places = [path.parent / str(of["file"])] if isinstance(of, dict) and "file" in of else []
+    places.append(path.with_suffix("") / "weights.safetensors")  # where convnets.generate exports them
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(f"models={text}: it has no weights; give them as NETWORK:WEIGHTS, such as resnet50:resnet50.pth")
+
+
+def _seen(about: Mapping[str, Any], arch: Arch, text: str) -> dict[str, Any]:
+    if "mean" not in about:
+        if arch.in_channels != 3:
+            raise InputError(f"models={text}: nothing says mean and std of its images; give the folder of its training")
+        return _IMAGENET
+    seen: dict[str, Any] = {}
+    for name in ("mean", "std"):
+        values = about.get(name)
+        if not isinstance(values, list) or len(values) != arch.in_channels:
+            raise InputError(f"models={text}: {name} {json.dumps(values)} are not of {arch.in_channels} channels")
+        seen[name] = [check_number(f"{text} {name}", value) for value in values]
+    seen["evaluation_crop"] = check_number(f"{text} evaluation_crop", about.get("evaluation_crop", 1.0), above=0)
+    return seen
