@@ -120,7 +120,8 @@ def construct(config: DictConfig, name: str, **arguments: Any) -> Any:
         while isinstance(cause, InstantiationException):  # once more for each level of nesting
             cause = cause.__cause__
         if cause is None or isinstance(cause, (ValueError, ImportError)):
-            raise InputError(f"{name}: {one_line(cause or error)}") from None
+            said = one_line(cause or error)
+            raise InputError(said if said.startswith(f"{name}.") else f"{name}: {said}") from None
         if isinstance(cause, TypeError) and "argument" in str(cause):  # a setting that the target does not take
             raise InputError(f"{name}: {one_line(cause)}") from None
         raise cause from None

@@ -295,7 +295,7 @@ def _longer(config: Any, settings: Mapping[str, Any], proxy: Any) -> Evaluator:
         made = construct(other, "evaluator", _convert_="all") if shared else construct(other, "evaluator")
         evaluator: Evaluator = made(data=proxy.data) if shared else made
     except InputError as error:
-        raise InputError(f"longer: {str(error).removeprefix('evaluator: ')}") from None
+        raise InputError(f"longer{str(error).removeprefix('evaluator')}") from None
     return evaluator
 
 

@@ -194,6 +194,7 @@ def test_a_bad_recipe_is_one_line(overrides: list[str], said: str) -> None:
     with pytest.raises(InputError) as caught:
         recipe_named("efficientnet", *overrides)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert "recipe: recipe." not in str(caught.value)
 
 
 def test_a_partial_is_checked_where_it_is_made() -> None:

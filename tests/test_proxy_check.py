@@ -303,6 +303,7 @@ BAD_INPUT = [
     (["evaluator=proxy", "longer.recipe=3"], "longer.recipe=3: it must name settings of the evaluator's"),
     (["longer.wings.a=3"], "longer.wings.a: the evaluator has no wings"),
     (["longer.recipe.lr=-1"], "longer: lr=-1"),
+    (["evaluator=synthetic", "longer.noise=1"], "longer.noise=1: it must be a number"),
     (["from=nowhere"], "from=nowhere: no config.yaml there"),
     (["dry_run=3"], "dry_run=3"),
     (["engine=steam"], "engine=steam"),
