@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,24 +10,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convnets.arch import Arch
-from convnets.arch_file import write_arch
-from convnets.checkpoints import save_weights
 from convnets.errors import InputError
-from convnets.origin import file_source
 from convnets.out_of_memory import out_of_memory
 from training import checkpoint, metrics
 from training.batches import Batches
 from training.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
 from training.full_recipe import FullRecipe
 from training.group import Group
+from training.kept import keep
 from training.metrics import read_metrics, write_metrics
 from training.source import Scored, Source
 from training.start import built
-
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +173,17 @@ def _train(work: Work, watcher: Watcher) -> None:
         if group.first and time.monotonic() - saved >= session.checkpoint_seconds:
             save()
 
-    for epoch in fit(training, work.batches, work.held_out, recipe, session.seed, after_step, forward, group):
-        history.append(epoch)
-        if group.first:
-            # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
-            write_metrics(session.folder / metrics.FILE, history)
-        save(epoch.score.accuracy)
-        watcher.after_epoch(epoch, training.best)
+    try:
+        for epoch in fit(training, work.batches, work.held_out, recipe, session.seed, after_step, forward, group):
+            history.append(epoch)
+            if group.first:
+                # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
+                write_metrics(session.folder / metrics.FILE, history)
+            save(epoch.score.accuracy)
+            watcher.after_epoch(epoch, training.best)
+    except InputError as error:  # an image that cannot be read, between two steps
+        save()
+        raise InputError(f"{error}; what was learnt until then, in {training.step:,} steps, is saved") from None
 
 
 def _finish(work: Work) -> Outcome:
@@ -192,23 +191,13 @@ def _finish(work: Work) -> Outcome:
     if recipe.patience is not None:
         training.load_state_dict(checkpoint.load_best(session.checkpoints))
     module = training.scored(work.batches.calibration)
-    weights = group.told(_write_network(session, module) if group.first else {})
+    weights = group.told(keep(session.folder, session.arch, module.state_dict(), session.about) if group.first else {})
     score = evaluate(module, work.held_out, recipe.bfloat16, group)
     test = None
     if session.source.test_count is not None:
         tested = session.source.test(recipe, session.arch.resolution, training.where, group.share)
         test = evaluate(module, tested, recipe.bfloat16, group)
     return Outcome(training.epochs, training.step, training.seconds, score, test, weights)
-
-
-def _write_network(session: Session, module: nn.Module) -> dict[str, str]:
-    """The weights, and the network as an `Arch`; each says what it takes to use them. Returns the weights' origin."""
-    path = session.folder / WEIGHTS
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in session.about.items()}
-    save_weights(module.state_dict(), path, texts)
-    source = file_source(path)
-    write_arch(session.arch, session.folder / "model.yaml", {**session.about, "weights": {**source, "file": WEIGHTS}})
-    return source
 
 
 @contextmanager

@@ -34,9 +34,10 @@ from training.engine import Engine, WorkersFailed
 from training.fit import Epoch
 from training.full_recipe import FullRecipe
 from training.group import Group
+from training.kept import WEIGHTS
 from training.loggers import Log, LoggedRun, check_loggers, logging
 from training.loop import Diverged, device
-from training.session import WEIGHTS, Outcome, Session, Stopped, Watcher
+from training.session import Outcome, Session, Stopped, Watcher
 from training.source import Source
 from training.splits import source, takes
 from training.start import below_head, fitted, read_weights

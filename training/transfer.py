@@ -27,13 +27,14 @@ from engines import inline
 from engines.engine import RunJobs
 from engines.evaluator import EvaluationFailed
 from training.full_recipe import FullRecipe
+from training.kept import NETWORK, WEIGHTS
 from training.source import Source
 from training.splits import source, takes
 from training.start import fitted, weights_below_head
 from training.transfer_data import Described, described
 from training.transfer_plan import FILE, Contender, Result, Results, Start, Trainings
 from training.transfer_report import Entrant, Outcome, outcome, table, write_all
-from training.transfer_training import WEIGHTS, FineTuning
+from training.transfer_training import FineTuning
 
 COMMAND = "training.transfer"
 SETTINGS = "settings.json"  # what must agree between the runs of one transfer
@@ -212,10 +213,10 @@ def _checkpoint(text: str, model: Any) -> _Checkpoint:
     if path.is_dir():
         if model is not None:
             raise InputError(f"model={model}: from={text} is the folder of a run, which brings its own network")
-        for name in (WEIGHTS, "model.yaml"):
+        for name in (WEIGHTS, NETWORK):
             if not (path / name).is_file():
                 raise InputError(f"from={text}: no {name} there; give the folder of a finished training, runs/NAME")
-        return _Checkpoint(path.resolve().name, text, path / WEIGHTS, read_arch(path / "model.yaml"))
+        return _Checkpoint(path.resolve().name, text, path / WEIGHTS, read_arch(path / NETWORK))
     if not path.exists():
         raise InputError(f"from={text}: no such file or folder")
     if model is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,22 +11,19 @@ from pathlib import Path
 from torch import Tensor
 
 from convnets.arch import Arch
-from convnets.arch_file import write_arch
 from convnets.build import ConvNet
-from convnets.checkpoints import save_weights
 from convnets.network import Network
-from convnets.origin import file_source
 from convnets.out_of_memory import out_of_memory
 from convnets.threads import torch_threads
 from engines.evaluator import EvaluationFailed, Measurement
 from training.fit import Training, evaluate, fit
 from training.full_recipe import FullRecipe
+from training.kept import keep
 from training.loop import Diverged, device
 from training.source import Source
 from training.start import built
 from training.transfer_plan import Start, Trial
 
-WEIGHTS = "weights.safetensors"
 _LONG_ENOUGH = 0.5  # seconds of steps from which a forecast is made
 _TINY_LR = 1e-6  # so that no recipe diverges in its forecast
 
@@ -116,7 +112,6 @@ class FineTuning:
         return built(arch, trial.seed, self.weights[trial.model] if trial.start == "pretrained" else None)
 
     def _keep(self, trial: Trial, arch: Arch, state: Mapping[str, Tensor], source: Source) -> None:
-        """The network and its weights, with what it takes to use them."""
         folder = self.folder / trial.name.replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         about = {
@@ -131,10 +126,7 @@ class FineTuning:
             "evaluation_crop": self.recipes[trial.start].evaluated_share(arch.resolution),
             "class_names": list(source.classes),
         }
-        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
-        save_weights(state, folder / WEIGHTS, texts)
-        weights = {**file_source(folder / WEIGHTS), "file": WEIGHTS}
-        write_arch(arch, folder / "model.yaml", {**about, "weights": weights})
+        keep(folder, arch, state, about)
 
 
 def norm_momentum(steps_per_epoch: int) -> float:
