@@ -96,7 +96,7 @@ class TextbookMBConv(nn.Module):
         if self.drop is None:
             return y
         if self.training and self.drop:
-            y = y * torch.bernoulli(torch.full((len(y), 1, 1, 1), 1 - self.drop)) / (1 - self.drop)
+            y = y * torch.bernoulli(torch.full((len(y), 1, 1, 1), 1 - self.drop, device=y.device)) / (1 - self.drop)
         return x + y
 
 
