@@ -56,6 +56,8 @@ def test_efficientnets_constants() -> None:
 def test_rand_augment_in_autoaugments_place() -> None:
     of_user = "recipe.policy._target_=training.policies.rand_augment", "+recipe.policy.magnitude=15"
     assert recipe_named("efficientnet", *of_user).policy == rand_augment(2, 15)
+    whole = "recipe.policy={_target_:training.policies.rand_augment,layers:1}"  # where there was none
+    assert recipe_named("finetune", whole).policy == rand_augment(1, 9)
 
 
 def test_efficientnets_rate_at_every_stair() -> None:
