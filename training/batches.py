@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,13 +43,60 @@ class Batches(Protocol):
         """
 
 
-@dataclass(frozen=True, eq=False)
-class _Draws:
-    """All that is random about the images of an epoch, in the order in which they come."""
+class Plan:
+    """Which images each batch has, and what is random about them but where they are cut: functions of (seed, step).
 
-    order: Tensor
-    views: Views | Boxes
-    policy: Any
+    count  training images.
+    flip   they may be mirrored.
+    side   the network's resolution, pixels.
+    share  whose part of each batch is asked for.
+
+    The order and the draws of an epoch come from (seed, epoch), so that any step can be had at any time, and neither
+    the steps before it nor anybody else's random numbers matter. Raises InputError where a batch does not divide.
+    """
+
+    def __init__(self, count: int, flip: bool, recipe: FullRecipe, seed: int, side: int, share: Share) -> None:
+        self.size = min(recipe.batch_size, count)
+        share.check_divides(self.size)
+        self.steps = count // self.size
+        self.seed, self.side, self.recipe = seed, side, recipe
+        self._count, self._flip, self._mine = count, flip, share.part(self.size)
+        self._policy: tuple[int, Any] = 0, None
+
+    def epoch(self, step: int) -> int:
+        """Counted from 1."""
+        return step // self.steps + 1
+
+    def part(self, step: int) -> slice:
+        """The worker's images of `step` among those of its epoch."""
+        before = step % self.steps * self.size
+        return slice(before + self._mine.start, before + self._mine.stop)
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of the epoch as they come: int64 [count]."""
+        return torch.randperm(self._count, generator=_generator(self.seed, 0, epoch))
+
+    def boxes(self, epoch: int, size: Sequence[int]) -> Boxes:
+        """Random crops of images of one size (height, width), in the order in which they come."""
+        count = self.steps * self.size
+        return random_boxes(torch.tensor(size).expand(count, 2), self._flip, _generator(self.seed, 1, epoch))
+
+    def views(self, epoch: int, shift: int, where: torch.device) -> Views:
+        """Where they are shifted to, in the order in which they come."""
+        return random_views(self.steps * self.size, shift, self._flip, _generator(self.seed, 1, epoch), where)
+
+    def shown(self, samples: Samples, step: int) -> tuple[Tensor, Tensor]:
+        """A batch of `step`, cut out and moved, as the network sees it: float32 images and int64 labels."""
+        epoch, pixels = self.epoch(step), samples.pixels
+        side = self.recipe.side(epoch, self.side)
+        if (policy := self.recipe.policy) is not None:
+            if self._policy[0] != epoch:
+                self._policy = epoch, policy.draw(self.steps * self.size, _generator(self.seed, 2, epoch))
+            pixels = policy.apply(pixels, self._policy[1][self.part(step)])
+        images = samples.normalised(pixels)
+        if side != images.shape[3]:
+            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
+        return images, samples.labels
 
 
 class MemoryBatches:
@@ -59,8 +107,7 @@ class MemoryBatches:
     calibration  as `Batches` has it.
     share        whose batches they are.
 
-    The order and the draws of an epoch come from (seed, epoch), so that any step can be had at any time, and neither
-    the steps before it nor anybody else's random numbers matter. Raises InputError where a batch does not divide.
+    Raises InputError as `Plan` does.
     """
 
     def __init__(
@@ -72,50 +119,34 @@ class MemoryBatches:
         calibration: Samples | None = None,
         share: Share = ALONE,
     ) -> None:
-        self.size = min(recipe.batch_size, len(samples))
-        share.check_divides(self.size)
-        self.steps = len(samples) // self.size
         self.calibration = calibration
-        self._samples, self._recipe, self._seed, self._side = samples, recipe, seed, side
-        self._mine = share.part(self.size)
-        self._drawn: tuple[int, _Draws] | None = None
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        epoch, place = step // self.steps + 1, step % self.steps
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self._draws(epoch)
-        draws, before = self._drawn[1], place * self.size
-        part = slice(before + self._mine.start, before + self._mine.stop)
-        recipe, samples, index = self._recipe, self._samples, draws.order[part]
-        side, views = recipe.side(epoch, self._side), draws.views[part]
-        pixels = samples.pixels[index]
-        pixels = cut(pixels, views, side) if isinstance(views, Boxes) else seen(pixels, views, self._shift)
-        if recipe.policy is not None:
-            pixels = recipe.policy.apply(pixels, draws.policy[part])
-        images = samples.normalised(pixels)
-        if side != images.shape[3]:
-            images = functional.interpolate(images, (side, side), mode="bilinear", antialias=True)
-        return images, samples.labels[index]
+        self._samples = samples
+        self._plan = Plan(len(samples), samples.flip, recipe, seed, side, share)
+        self._epoch: tuple[int, Tensor, Views | Boxes] | None = None
 
     @property
-    def _shift(self) -> int:
-        return round(self._recipe.translate * max(self._samples.pixels.shape[1:3]))
+    def steps(self) -> int:
+        return self._plan.steps
 
-    def _draws(self, epoch: int) -> _Draws:
-        where, count = self._samples.labels.device, self.steps * self.size
-        order, moved, treated = (_generator(self._seed, use, epoch) for use in range(3))
-        samples, policy = self._samples, self._recipe.policy
-        views: Views | Boxes
-        if self._recipe.crop:
-            sizes = torch.tensor(samples.pixels.shape[1:3]).expand(count, 2)
-            views = random_boxes(sizes, samples.flip, moved)
+    @property
+    def size(self) -> int:
+        return self._plan.size
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        plan, samples = self._plan, self._samples
+        epoch, part = plan.epoch(step), plan.part(step)
+        where, size = samples.labels.device, samples.pixels.shape[1:3]
+        shift = round(plan.recipe.translate * max(size))
+        if self._epoch is None or self._epoch[0] != epoch:
+            views = plan.boxes(epoch, size) if plan.recipe.crop else plan.views(epoch, shift, where)
+            self._epoch = epoch, plan.order(epoch).to(where), views
+        _, order, views = self._epoch
+        pixels, views = samples.pixels[order[part]], views[part]
+        if isinstance(views, Boxes):
+            pixels = cut(pixels, views, plan.recipe.side(epoch, plan.side))
         else:
-            views = random_views(count, self._shift, samples.flip, moved, where)
-        return _Draws(
-            torch.randperm(len(samples), generator=order).to(where),
-            views,
-            None if policy is None else policy.draw(count, treated),
-        )
+            pixels = seen(pixels, views, shift)
+        return plan.shown(replace(samples, pixels=pixels, labels=samples.labels[order[part]]), step)
 
 
 def as_trained(data: Dataset, recipe: FullRecipe, side: int, where: torch.device) -> Samples:
@@ -151,6 +182,11 @@ def _placed(pixels: NDArray[np.uint8], share: float, side: int, where: torch.dev
 def seed_of_step(seed: int, step: int) -> int:
     """For what is random in the network at `step`, of 64 bits; no other step's, and none of the data's."""
     return _seed(seed, 3, step)
+
+
+def seed_of_crop(seed: int, epoch: int, image: int) -> int:
+    """For where one image is cut in an epoch, where each is drawn by itself."""
+    return _seed(seed, 4, epoch, image)
 
 
 def _generator(seed: int, use: int, epoch: int) -> torch.Generator:

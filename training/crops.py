@@ -69,6 +69,8 @@ def random_boxes(sizes: Tensor, flip: bool, generator: torch.Generator) -> Boxes
     places = torch.stack([middle.top, middle.left, middle.height, middle.width])
     missing = torch.arange(len(sizes))
     for _ in range(_TRIES):
+        if not len(missing):
+            break
         heights, widths = sizes[missing].unbind(1)
         random = torch.rand((4, len(missing)), generator=generator)
         area = (_AREA[0] + (_AREA[1] - _AREA[0]) * random[0]) * heights * widths

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convnets.checks import check_number, check_whole
 from convnets.errors import InputError
-from training.dataset import Dataset, Images, check_labels, check_several_classes, draw, hold_out
+from training.dataset import (
+    SPLIT_WORDS,
+    Dataset,
+    Images,
+    Moments,
+    check_labels,
+    check_several_classes,
+    draw,
+    hold_out,
+    split,
+)
 from training.decode import check_format, decode_all
+from training.image_folder import Files, ImageFolder
+
+if TYPE_CHECKING:
+    from training.source import Source
 
 __all__ = [
-    "Dataset", "Images", "NoTestSplit", "digits", "digits_test", "imagefolder", "imagefolder_test", "parquet",
-    "parquet_test",
+    "Dataset", "Images", "NoTestSplit", "digits", "digits_test", "imagefolder", "imagefolder_streamed",
+    "imagefolder_test", "parquet", "parquet_test",
 ]  # fmt: skip
 
 
@@ -62,14 +76,6 @@ def _digits() -> tuple[Images, Images]:
 
 # ------------------------------------------------------------------------------------------------------------ parquet
 
-# What a word in the name of a file or folder says of its images. Of two such words the later one here counts, so that
-# "train-test-split" never puts test images into a search.
-_SPLITS = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-
 
 def parquet(
     path: str,
@@ -107,7 +113,7 @@ def parquet(
     if not files["val"]:
         train, val = hold_out(rest, val_fraction, seed, classes, str(path))
         return Dataset(train, val, classes, flip)
-    check_several_classes(rest, str(path))
+    check_several_classes(rest.labels, str(path))
     val_labels = read.labels(files["val"])
     check_labels(val_labels, classes, str(files["val"][0]))
     val = read(files["val"], val_labels, np.arange(len(val_labels)))
@@ -152,7 +158,7 @@ def _parquet_files(path: str) -> dict[str, list[Path]]:
 def _split_of(name: str) -> str | None:
     """The split that a word of `name` says, numbers and case aside: val for "CIFAR_Val2017.parquet"."""
     words = re.split("[^a-z]+", name.lower())
-    return next((split for word, split in reversed(_SPLITS.items()) if word in words), None)
+    return next((split for word, split in reversed(SPLIT_WORDS.items()) if word in words), None)
 
 
 class _ParquetReader:
@@ -271,8 +277,6 @@ def _numbered_classes(labels: NDArray[np.int64], where: str) -> tuple[str, ...]:
 
 # -------------------------------------------------------------------------------------------------------- imagefolder
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
 
 def imagefolder(
     path: str,
@@ -282,67 +286,126 @@ def imagefolder(
     val_fraction: float = 0.2,
     limit: int | None = None,
     seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    stream: bool | None = None,
+    loaders: int | None = None,
 ) -> Dataset:
     """One folder per class, image files in them at any depth: path/CLASS/... or path/train/CLASS/...
 
     Where there is path/train, path/val (or path/validation) is the held-out split if it is there, and path/test is
     left alone; otherwise `val_fraction` of each class is held out, and no class may be named like a split. Other files
     than images are skipped.
-    resolution, channels, flip, limit as in `parquet`. Raises InputError naming the file or folder.
+    resolution, channels, flip, limit as in `parquet`.
+    mean, std        of each channel from 0 to 255, to centre and scale by; None: the training images'.
+    stream, loaders  of `imagefolder_streamed`; here all images are read into memory, and `stream` may not be true.
+    Raises InputError naming the file or folder.
     """
-    check_format(channels, resolution)
-    _check_split(val_fraction, seed, flip, limit)
-    root = _existing_folder(path)
-    train_folder = root / "train" if (root / "train").is_dir() else root
-    classes = _class_folders(train_folder)
-    for name in classes if train_folder == root else ():
-        if name.lower() in _SPLITS:
-            raise InputError(f"{root / name}: a split, and no class; name the folder of the training images train")
-    rest = _read_folder(train_folder, classes, resolution, channels, limit, seed)
-    val_folder = next((root / name for name in ("val", "validation", "valid") if (root / name).is_dir()), None)
-    if train_folder == root or val_folder is None:
-        train, val = hold_out(rest, val_fraction, seed, classes, str(train_folder))
-        return Dataset(train, val, classes, flip)
-    check_several_classes(rest, str(train_folder))
-    val = _read_folder(val_folder, classes, resolution, channels, None, seed)
-    _check_same_size(rest, val, str(root))
-    return Dataset(rest, val, classes, flip, val_given=True)
+    folder, given = _checked_folder(
+        path, resolution, channels, flip, val_fraction, limit, seed, mean, std, stream, loaders
+    )
+    if stream:
+        raise InputError("data.stream=true: this command holds all images in memory; leave it out")
+    files, classes, where = folder.train(), folder.classes, str(folder.train_folder)
+    rest = _read(files[draw(files.labels, limit, seed, where)], channels, resolution)
+    val_files = folder.val()
+    if val_files is None:
+        train, val = hold_out(rest, val_fraction, seed, classes, where)
+        return Dataset(train, val, classes, flip, moments=given)
+    check_several_classes(rest.labels, where)
+    val = _read(val_files, channels, resolution)
+    _check_same_size(rest, val, str(folder.root))
+    return Dataset(rest, val, classes, flip, val_given=True, moments=given)
 
 
 def imagefolder_test(path: str, resolution: int | None = None, channels: int = 3, **_: Any) -> Images:
     """path/test, with the classes of path/train and the settings given to `imagefolder`."""
     check_format(channels, resolution)
-    root = _existing_folder(path)
+    folder = ImageFolder(_existing_folder(path))
     for name in ("train", "test"):
-        if not (root / name).is_dir():
+        if not (folder.root / name).is_dir():
             raise NoTestSplit(f"{path}: no folder {name} in it")
-    return _read_folder(root / "test", _class_folders(root / "train"), resolution, channels, None, 0)
+    files = folder.test()
+    assert files is not None
+    return _read(files, channels, resolution)
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
-    if not classes:
-        raise InputError(f"{folder}: no class folders in it")
-    return classes
+def imagefolder_streamed(
+    path: str,
+    resolution: int | None = None,
+    channels: int = 3,
+    flip: bool = True,
+    val_fraction: float = 0.2,
+    limit: int | None = None,
+    seed: int = 0,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    stream: bool | None = None,
+    loaders: int | None = None,
+) -> Source | None:
+    """What `imagefolder` and `imagefolder_test` read, from disk as a training goes on; None: it should be in memory.
+
+    stream   None: where the images would take more than half of the free memory, or differ in size and no `resolution`
+             makes them alike, as far as a sample of them tells.
+    loaders  processes that read; None: one per CPU, less those that train; 0: the training's own.
+    Splits are as in `training.splits.with_test`. Raises InputError naming the file or folder.
+    """
+    from training.stream import FolderSource, too_much_for_memory  # with torch, which a search may do without
+
+    folder, given = _checked_folder(
+        path, resolution, channels, flip, val_fraction, limit, seed, mean, std, stream, loaders
+    )
+    folder = ImageFolder(folder.root.absolute())  # processes may start in another place
+    if stream is False:
+        return None
+    train, val, test = folder.train(), folder.val(), folder.test()
+    train, where = train[draw(train.labels, limit, seed, str(folder.train_folder))], str(folder.train_folder)
+    if stream is None and not too_much_for_memory([one for one in (train, val, test) if one], channels, resolution):
+        return None
+    if val is not None and test is not None:
+        check_several_classes(train.labels, where)
+    else:
+        rest, held_out = split(train.labels, val_fraction, seed, folder.classes, where)
+        train, val, test = train[rest], train[held_out], test or val
+    return FolderSource(folder.classes, channels, flip, train, val, test, resolution, loaders, given)
 
 
-def _read_folder(
-    folder: Path, classes: tuple[str, ...], resolution: int | None, channels: int, limit: int | None, seed: int
-) -> Images:
-    for unknown in sorted(set(_class_folders(folder)) - set(classes)):
-        raise InputError(f"{folder / unknown}: no such class in the training split ({', '.join(classes)})")
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
-        if not found:
-            raise InputError(f"{folder / name}: no images ({', '.join(_SUFFIXES)})")
-        files += found
-        labels += [label] * len(found)
-    every_label = np.array(labels, np.int64)
-    chosen = draw(every_label, limit, seed, str(folder))
-    sources = ((files[i], str(files[i])) for i in chosen)
-    return Images(decode_all(sources, len(chosen), channels, resolution), every_label[chosen])
+def _checked_folder(
+    path: str,
+    resolution: int | None,
+    channels: int,
+    flip: bool,
+    val_fraction: float,
+    limit: int | None,
+    seed: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    stream: bool | None,
+    loaders: int | None,
+) -> tuple[ImageFolder, Moments | None]:
+    check_format(channels, resolution)
+    _check_split(val_fraction, seed, flip, limit)
+    if stream is not None and not isinstance(stream, bool):
+        raise InputError(f"data.stream={stream}: it must be true, false or null")
+    if loaders is not None:
+        check_whole("data.loaders", loaders, least=0)
+    if (mean is None) != (std is None):
+        raise InputError(f"data.mean={mean} and data.std={std}: give both, or neither")
+    given = None
+    if mean is not None and std is not None:
+        given = _per_channel("data.mean", mean, channels, 0.0), _per_channel("data.std", std, channels, 1e-6)
+    return ImageFolder(_existing_folder(path)), given
+
+
+def _per_channel(name: str, values: Sequence[float], channels: int, least: float) -> NDArray[np.float32]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or len(values) != channels:
+        raise InputError(f"{name}={values}: it must be {channels} numbers from 0 to 255 in brackets")
+    return np.array([check_number(name, value, least=least, below=256) for value in values], np.float32)
+
+
+def _read(files: Files, channels: int, resolution: int | None) -> Images:
+    sources = ((Path(path), path) for path in files.paths)
+    return Images(decode_all(sources, len(files), channels, resolution), files.labels)
 
 
 # ------------------------------------------------------------------------------------------------- settings and paths

@@ -6,7 +6,8 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,29 @@ def decode(source: bytes | Path, where: str, channels: int, resolution: int | No
     `resolution` the shorter side is resized to it (bilinear, antialiased) and the centre square kept. Raises InputError
     naming `where` for what cannot be decoded, or would take more than MAX_PIXELS.
     """
+    with _opened(source, where) as image:
+        if image.mode == "F":
+            raise InputError(f"{where}: floating-point pixels; convert the image to 8 bits per channel")
+        if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip to white
+            image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        elif image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        image = image.convert(_MODES[channels])
+        if resolution is not None:
+            image = _centre_square(image, resolution)
+        pixels = np.array(image, dtype=np.uint8)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def size_of(source: bytes | Path, where: str) -> tuple[int, int]:
+    """(height, width) by the image's header; nothing else is read. Raises InputError as `decode` does."""
+    with _opened(source, where) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(source: bytes | Path, where: str) -> Iterator[Image.Image]:
+    """The image, closed afterwards; what is raised for broken files, here and inside, as InputError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is lower, and an error
@@ -46,16 +70,7 @@ def decode(source: bytes | Path, where: str, channels: int, resolution: int | No
         with opened as image:
             if image.width * image.height > MAX_PIXELS:
                 raise InputError(f"{where}: {image.width} x {image.height} pixels; an image may have {MAX_PIXELS}")
-            if image.mode == "F":
-                raise InputError(f"{where}: floating-point pixels; convert the image to 8 bits per channel")
-            if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip to white
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-            elif image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")
-            image = image.convert(_MODES[channels])
-            if resolution is not None:
-                image = _centre_square(image, resolution)
-            pixels = np.array(image, dtype=np.uint8)
+            yield image
     except InputError:
         raise
     except Image.DecompressionBombError:
@@ -63,7 +78,6 @@ def decode(source: bytes | Path, where: str, channels: int, resolution: int | No
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{where}: not a readable image ({reason})") from None
-    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def decode_all(

@@ -26,8 +26,14 @@ def source(target: str, settings: Mapping[str, Any], fraction: float, load: Call
     fraction  of the training images is held out where nothing else is, as in `with_test`.
     load      calls the loader with its settings.
 
-    The test split is read now, so that a fault in it shows before days of training, and looked at once, at the end.
+    Where there is a function `..._streamed` beside the loader, as in `training.data`, it is called with the settings
+    first: what it returns is the source, unless that is None. Otherwise all images are read into memory; those of the
+    test split too, so that a fault in it shows before days of training, though it is looked at once, at the end.
     """
+    if (streamed := _beside(target, "_streamed")) is not None:
+        found: Source | None = streamed(**settings)
+        if found is not None:
+            return found
     data = load()
     return MemorySource(*with_test(data, test_split(target, settings), fraction, int(settings.get("seed", 0))))
 
@@ -38,9 +44,8 @@ def test_split(target: str, settings: Mapping[str, Any]) -> Images | None:
     They are what the function `..._test` beside it returns, as in `training.data`; None where there is none, or its
     source has no test split. Raises InputError as it does.
     """
-    try:
-        read = _found(f"{target}_test")
-    except InputError:
+    read = _beside(target, "_test")
+    if read is None:
         return None
     parameters = _parameters(read)
     open_ended = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
@@ -65,6 +70,14 @@ def with_test(data: Dataset, test: Images | None, fraction: float, seed: int) ->
         sizes = [f"{pixels.shape[2]} x {pixels.shape[1]}" for pixels in (data.train.pixels, test.pixels)]
         raise InputError(f"training images are {sizes[0]} pixels, those of the test {sizes[1]}; set data.resolution")
     return data, test
+
+
+def _beside(target: str, suffix: str) -> Any | None:
+    """What is named like the function at the dotted path `target`, with `suffix`."""
+    try:
+        return _found(f"{target}{suffix}")
+    except InputError:
+        return None
 
 
 def _found(target: str) -> Any:
