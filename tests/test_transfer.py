@@ -140,6 +140,9 @@ def test_what_fails_is_no_better_than_anything_and_ties_go_to_the_first(folder: 
     other = Contender("other", "net", "pretrained", TINY, (3.0, 4.0), (0.0,))
     inline.run(Trainings([other], results, 0, 1), pretend({("grid", lr, 0.0): "no" for lr in (3.0, 4.0)}))
     assert other.best(results, 0) is None and len(results) == 6  # and no final
+    assert other.left(results, 0, 3) == 0
+    third = Contender("third", "net", "pretrained", TINY, (3.0, 4.0), (0.0,))
+    assert third.left(results, 0, 3) == 5 and one.left(results, 0, 3) == 2
 
 
 def test_a_grid_of_one_needs_no_choice() -> None:

@@ -86,6 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     # What is finished needs no engine; inline costs nothing.
     engine = construct(config, "engine") if asked.left else inline.engine()
     with engine as run_jobs, locked(folder):
+        asked = replace(asked, results=Results(folder / FILE))  # nobody else adds to it from here on
         write_json(folder / SETTINGS, {**_settings_before(folder), **settings})
         write_config(folder, config)
         return _conduct(asked, run_jobs)
@@ -123,34 +124,23 @@ class _Asked:
     seeds: int
     arguments: tuple[str, ...]
 
-    def trainings(self, entrant: Entrant) -> Trainings:
-        return Trainings(entrant.contenders, self.results, self.seed, self.seeds)
+    @property
+    def contenders(self) -> list[Contender]:
+        return [one for entrant in self.entrants for one in entrant.contenders]
 
     @property
     def wanted(self) -> int:
         """Trainings in all."""
-        return sum(len(one.grid(self.seed)) + self.seeds for entrant in self.entrants for one in entrant.contenders)
+        return sum(len(one.grid(self.seed)) + self.seeds for one in self.contenders)
 
     @property
     def left(self) -> int:
-        """Trainings without a result; those of finals to come are counted too, unless every cell failed."""
-        return self.wanted - self.done
+        """Trainings without a result, the finals of unfinished grids among them."""
+        return sum(one.left(self.results, self.seed, self.seeds) for one in self.contenders)
 
     @property
     def done(self) -> int:
-        return sum(
-            sum(self.results.of(trial) is not None for trial in one.grid(self.seed)) + self._finals_done(one)
-            for entrant in self.entrants
-            for one in entrant.contenders
-        )
-
-    def _finals_done(self, one: Contender) -> int:
-        """Of a contender; all, where there can be none."""
-        cell = one.best(self.results, self.seed)
-        if cell is None:
-            tried = [self.results.of(trial) for trial in one.grid(self.seed)]
-            return 0 if None in tried else self.seeds
-        return sum(self.results.of(trial) is not None for trial in one.finals(cell, self.seed, self.seeds))
+        return self.wanted - self.left
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""
