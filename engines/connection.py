@@ -19,8 +19,11 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker that was given no GPU sees none, and trains on its CPUs
+    "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a result may be a failure, which has no accuracy
@@ -30,6 +33,10 @@ _ENVIRONMENT = {
 os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
 
 import ray  # noqa: E402
+from ray._private import worker as driver  # noqa: E402
+
+# A dead worker is ours to report; Ray has a page about it that it prints whatever `log_to_driver` says.
+driver.print_to_stdstream = lambda data, ignore_prefix: None
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def norms_over(group: dist.ProcessGroup | None, module: nn.Module) -> Iterator[N
     """
     replaced: list[nn.BatchNorm2d] = []
     try:
-        for layer in module.modules() if group is not None else ():
-            if isinstance(layer, nn.BatchNorm2d):
+        for layer in module.modules():
+            if group is not None and isinstance(layer, nn.BatchNorm2d):
                 layer.forward = partial(_forward, layer, group)  # type: ignore[method-assign]
                 replaced.append(layer)
         yield

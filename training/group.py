@@ -57,8 +57,8 @@ class Group:
         if self.norms is None or self.norms.size() < self.share.of:
             norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
             tensors += [one for norm in norms for one in (norm.running_mean, norm.running_var) if one is not None]
-        flat = self.total(torch.cat([one.reshape(-1) for one in tensors])) / self.share.of
-        for one, mean in zip(tensors, flat.split([one.numel() for one in tensors]), strict=True):
+        means = self.total(torch.cat([one.reshape(-1) for one in tensors])) / self.share.of
+        for one, mean in zip(tensors, torch.split(means, [one.numel() for one in tensors]), strict=True):
             one.copy_(mean.view_as(one))
 
     def total(self, values: Tensor) -> Tensor:

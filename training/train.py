@@ -66,7 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     weights = None if given["from"] is None else _weights(str(given["from"]), arch, recipe)
     settings = _settings(given, arch, data, weights)
     about = _about(given, names, folder, arch, recipe, data)
-    what = Session(folder, arch, recipe, data, seed, weights and weights.state, settings, about, every)
+    start = None if weights is None else weights.state
+    what = Session(folder, arch, recipe, data, seed, start, settings, about, every)
     engine.check(recipe, what.batch)
     state = _state_before(what)
     asked = _Asked(what, given, names, tuple(arguments), model, weights, engine)
