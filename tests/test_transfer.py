@@ -37,6 +37,7 @@ from training.full_recipe import plain_sgd
 from training.source import MemorySource, Scored
 from training.splits import source
 from training.start import built
+from training.stream import FolderSource
 from training.transfer import main
 from training.transfer_data import DESCRIBED, described
 from training.transfer_plan import Contender, Results, Start, Trainings, Trial
@@ -167,6 +168,21 @@ def test_the_whole_is_what_is_trained_on_and_what_is_held_out() -> None:
     assert both.train_count == one.train_count + one.held_out_count and both.test_count == one.test_count
     assert (both.data.train.pixels[: one.train_count] == one.data.train.pixels).all()
     assert (both.data.train.labels[one.train_count :] == one.data.val.labels).all()
+
+
+def test_the_whole_of_a_folder_is_every_file_once(folder: Path) -> None:
+    image_folder("apart", ("train", "val", "test"))
+    image_folder("together", ("train", "test"))
+    for path, settings in (("apart", {}), ("together", {"val_fraction": 0.25})):
+        one = source("training.data.imagefolder", {"path": path, "stream": True, **settings}, 0.25, _tenth)
+        assert isinstance(one, FolderSource)
+        both = one.whole()
+        assert sorted(both.train_files.paths) == sorted([*one.train_files.paths, *one.held_out_files.paths])
+        assert all(Path(file).is_file() for file in both.train_files.paths) and both.train_count == len(
+            both.train_files
+        )
+        names = [Path(file).parent.name for file in both.train_files.paths]
+        assert [both.classes[label] for label in both.train_files.labels] == names
 
 
 def test_weights_stand_below_a_fresh_classifier() -> None:

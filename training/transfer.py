@@ -39,6 +39,8 @@ from training.transfer_training import FineTuning
 COMMAND = "training.transfer"
 SETTINGS = "settings.json"  # what must agree between the runs of one transfer
 
+# Those of the grid, and by which parts a batch is computed.
+_FREE_OF_RECIPE = ("lr", "weight_decay", "accumulate", "compile")
 _EMBEDDED = "digits"
 _STARTS: tuple[Start, ...] = ("pretrained", "scratch")
 

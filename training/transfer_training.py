@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from convnets.arch import Arch
@@ -61,8 +62,9 @@ class FineTuning:
             held_out = source.held_out(recipe, side, where)  # of a final one they are learnt from, and say nothing
             arch = replace(trial.arch, bn_momentum=norm_momentum(batches.steps))
             training = Training(self._built(trial, arch), recipe, batches.steps, where)
+            forward = torch.compile(training.module) if recipe.compile else None
             accuracy = 0.0
-            for epoch in fit(training, batches, held_out, recipe, seed):
+            for epoch in fit(training, batches, held_out, recipe, seed, forward=forward):
                 accuracy = epoch.score.accuracy
             if final:
                 module = training.scored(batches.calibration)
