@@ -93,7 +93,7 @@ def test_a_run_that_ends_early_is_closed_as_such(monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_that_hangs_is_left_behind(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers, "_LAST_SECONDS", 0.2)
+    monkeypatch.setattr(loggers, "_PATIENCE", 0.2)
     answer = threading.Event()
     started = time.monotonic()
     assert use(lambda run: answer.wait()) == ["warning: own does not log all: no answer when the run ended"]
@@ -138,3 +138,41 @@ def test_a_package_that_raises_is_told_once(
         for epoch in EPOCHS:
             log(*epoch)
     assert said == [f"warning: {name} does not log all: out of order"]
+
+
+# -------------------------------------------------------------------------------------------------- the packages proper
+
+
+def run_twice(name: str, folder: Path) -> None:
+    """A run that is stopped after two epochs, and goes on."""
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        with logging([name], LoggedRun(folder, {"recipe.lr": 0.4, "from": None}, 0), said.append) as log:
+            for epoch in EPOCHS[:2]:
+                log(*epoch)
+            raise KeyboardInterrupt
+    with logging([name], LoggedRun(folder, {"recipe.lr": 0.4, "from": None}, 12), said.append) as log:
+        log(*EPOCHS[2])
+    assert said == []
+
+
+def test_mlflow_goes_on_with_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra loggers is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
+    monkeypatch.setattr(loggers, "_PATIENCE", 120.0)  # the first use makes the database
+    run_twice("mlflow", tmp_path)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("ours").experiment_id])
+    assert run.info.status == "FINISHED" and run.info.run_name == tmp_path.name
+    assert run.data.params == {"recipe.lr": "0.4", "from": "None"}
+    history = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, "loss")]
+    assert history == [(step, values["loss"]) for step, values in EPOCHS]
+
+
+def test_wandb_goes_on_with_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="the extra loggers is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run_twice("wandb", tmp_path)
+    folders = [folder.name.rpartition("-")[2] for folder in (tmp_path / "wandb").glob("offline-run-*")]
+    assert len(folders) >= 1 and len(set(folders)) == 1

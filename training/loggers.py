@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from convnets.atomic_file import write_atomically
 from convnets.errors import InputError
 
-_LAST_SECONDS = 20.0  # for which the end of a run waits for what is not yet sent
+_PATIENCE = 30.0  # seconds for which the end of a run waits for what is not yet sent
 _PROJECT = "phinas"  # where the user names none
 
 Log = Callable[[int, Mapping[str, float]], None]
@@ -104,7 +104,7 @@ class WandB:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT), name=run.folder.name, id=name, resume="allow",
             dir=run.folder, config=dict(run.settings), mode=os.environ.get("WANDB_MODE") if online else "offline",
-            settings=wandb.Settings(console="off", silent=True, finish_timeout=_LAST_SECONDS),
+            settings=wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE, finish_timeout=_PATIENCE),
         )  # fmt: skip
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -152,7 +152,7 @@ def logging(names: Sequence[str], run: LoggedRun, say: Callable[[str], None]) ->
     finally:
         for one in threads:
             one.end(finished)
-        until = time.monotonic() + _LAST_SECONDS
+        until = time.monotonic() + _PATIENCE
         for one in threads:
             one.wait(until)
 
