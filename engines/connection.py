@@ -46,11 +46,11 @@ def connected(address: str | None) -> Iterator[None]:
     address  an existing cluster ("auto" or host:port); None starts Ray on this machine.
     Raises InputError when the cluster is not there.
     """
+    if address is not None:
+        _check_answers(address)
     if ray.is_initialized():
         yield
         return
-    if address is not None:
-        _check_answers(address)
     on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler in place, which would exit at once
     try:
         ray.init(
