@@ -6,8 +6,9 @@ Both loops train B0 at 32 px on the same images in the same batches by the same 
 RMSProp with momentum, average of the weights; AutoAugment in ours alone) and `fast` (shifts and mirrors, SGD). The
 textbook loop is what tutorials show: a Dataset that treats one image at a time with Pillow, a DataLoader in the same
 process, contiguous NCHW, stock PyTorch layers and optimisers, loss.item() in each step. The loops take turns within one
-process, a few steps each, so that what else the machine does hits all alike; so do the parts of a step, measured alone.
-Without a path the images are scikit-learn's digits, enlarged. On a CPU one torch thread is used.
+process, a few steps each, so that what else the machine does hits all alike; so do the parts of a step, measured alone,
+and batches read from JPEG files beside batches from memory. Without a path the images are scikit-learn's digits,
+enlarged. On a CPU one torch thread is used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -37,7 +40,7 @@ from training.batches import Batches
 from training.dataset import Dataset, Images
 from training.fit import Training, fit
 from training.full_recipe import FullRecipe, full_optimizer
-from training.source import MemorySource
+from training.source import MemorySource, Source
 
 SIDE = 32
 _PARTS = 10  # steps in a turn of what is short
@@ -267,6 +270,28 @@ def take_apart(of: Dataset, batch: int, repeats: int, where: torch.device, ours:
         print(f"| {name} | {one} | {shares} |")
 
 
+def compare_streams(batch: int, repeats: int, where: torch.device) -> None:
+    """Print what it takes to read JPEG files of 320 x 256 pixels as a training at 224 px goes on."""
+    recipe = recipe_named("efficientnet", batch)
+    random = np.random.default_rng(0)
+    with TemporaryDirectory() as folder:
+        for number in range(8 * batch):
+            rough = Image.fromarray(random.integers(0, 256, (8, 10, 3), np.uint8))  # compresses like a photo
+            place = Path(folder, "ab"[number % 2], f"{number}.jpg")
+            place.parent.mkdir(exist_ok=True)
+            rough.resize((320, 256), Image.Resampling.BICUBIC).save(place, quality=90)
+        sources: dict[str, Source] = {"in memory": MemorySource(data.imagefolder(folder, val_fraction=0.1), None)}
+        for loaders in (0, 1, 2):
+            streamed = data.imagefolder_streamed(folder, val_fraction=0.1, stream=True, loaders=loaders)
+            assert streamed is not None
+            sources[f"from files, loaders={loaders}"] = streamed
+        print(f"\n| {batch} images of 320 x 256 px, at 224 px with AutoAugment | ms a batch (quartiles) | images/s |")
+        print("|---|---|---|")
+        steps = {name: batch_steps(source.batches(recipe, 0, 224, where)) for name, source in sources.items()}
+        for name, one in timed({name: turns(one, 4, where) for name, one in steps.items()}, 4, repeats).items():
+            print(f"| {name} | {one} | {1e3 * batch / one.median:,.0f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--path", help="parquet files of CIFAR-10; without, scikit-learn's digits, enlarged")
@@ -284,6 +309,7 @@ def main() -> None:
     print(f"EfficientNet-B0 at {SIDE} px, batches of {given.batch}, n={given.repeats} turns of {given.steps} steps")
     ours = compare_loops(of, given.batch, given.repeats, where)
     take_apart(of, given.batch, given.repeats, where, ours)
+    compare_streams(given.batch // 2, given.repeats, where)
 
 
 if __name__ == "__main__":

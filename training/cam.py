@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     if given["images"] is None:
         images = _tested(texts[0], models[0], count, seed)
     else:
-        images = _read(_several("images", given["images"]), count, seed)
+        images = _read(_several("images", given["images"]), models[0], count, seed)
     asked = None if given["classes"] is None else str(given["classes"])
     made_from = {
         "models": {model.name: dict(model.weights) for model in models},
@@ -105,8 +105,11 @@ def _twice(texts: Sequence[str]) -> str:
 # ----------------------------------------------------------------------------------------------------------- the images
 
 
-def _read(places: Sequence[str], count: int, seed: int) -> list[_Image]:
-    """The files, and `count` of each folder's at random, in the order of their names."""
+def _read(places: Sequence[str], model: Trained, count: int, seed: int) -> list[_Image]:
+    """The files, and `count` of each folder's at random, in the order of their names.
+
+    Those in a folder that is called like a class of the model are of that class.
+    """
     images = []
     for place in places:
         path = Path(place).expanduser()
@@ -118,7 +121,9 @@ def _read(places: Sequence[str], count: int, seed: int) -> list[_Image]:
             if not files:
                 raise InputError(f"images={place}: no images in it ({', '.join(_SUFFIXES)})")
             files = [files[index] for index in _some(len(files), count, seed)]
-        images += [_Image(file.name, decode(file, str(file), 3, None)) for file in files]
+        for file in files:
+            label = file.parent.name if file.parent.name in model.class_names else None
+            images.append(_Image(file.name, decode(file, str(file), 3, None), label))
     return images
 
 
