@@ -17,10 +17,14 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from convnets.arch_file import write_arch
 from convnets.errors import InputError
+from tests.test_fit import TINY
 from training import stream
 from training.batches import seed_of_crop
+from training.checkpoint import listed
 from training.crops import cut, random_boxes
 from training.data import imagefolder, imagefolder_streamed, imagefolder_test
 from training.dataset import split
@@ -31,6 +35,7 @@ from training.share import ALONE, Share
 from training.source import MemorySource
 from training.splits import source, with_test
 from training.stream import FolderSource
+from training.train import main
 
 CPU = torch.device("cpu")
 PLAIN = plain_sgd(3, 8, 0.1, translate=0.125, policy=auto_augment(), recalibrate=10, early_side=0.75, early_epochs=0.34)
@@ -91,14 +96,17 @@ def equal(one: Any, other: Any) -> bool:
 # -------------------------------------------------------------------------------------------------------------- batches
 
 
-@pytest.mark.parametrize("recipe", [PLAIN, CROPPED], ids=["plain", "cropped"])
-def test_who_reads_changes_nothing(unlike: Path, recipe: FullRecipe) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "loaders", "start"),
+    [(replace(PLAIN, recalibrate=0), 1, 0), (CROPPED, 1, 1), (CROPPED, 2, 0)],
+    ids=["plain", "cropped", "cropped by two"],
+)
+def test_who_reads_changes_nothing(unlike: Path, recipe: FullRecipe, loaders: int, start: int) -> None:
     alone = streamed(unlike).batches(recipe, 3, 16, CPU)
     wanted = [alone(step) for step in range(2 * alone.steps)]
-    for loaders, start in ((1, 1), (2, 0)):
-        batches = streamed(unlike, loaders).batches(recipe, 3, 16, CPU)
-        for step in [*range(start, 2 * alone.steps), 1]:  # over the epoch's end, and back
-            assert equal(batches(step), wanted[step])
+    batches = streamed(unlike, loaders).batches(recipe, 3, 16, CPU)
+    for step in [*range(start, 2 * alone.steps), *([1] if start else [])]:  # over the epoch's end, and back
+        assert equal(batches(step), wanted[step])
     assert not equal(streamed(unlike).batches(recipe, 4, 16, CPU)(0), wanted[0])
 
 
@@ -291,6 +299,33 @@ def test_a_broken_file_is_one_line_with_its_path(tmp_path: Path, loaders: int) -
             batches(step)
         list(found.held_out(CROPPED, 16, CPU))
     assert str(caught.value).startswith(f"{broken}: not a readable image") and "\n" not in str(caught.value)
+
+
+def test_what_was_learnt_before_a_broken_file_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "images")
+    broken = tmp_path / "images/train/b/7.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-200] + bytes(200))
+    write_arch(TINY, "tiny.yaml")
+    settings = [
+        "model=tiny.yaml", "recipe=finetune", "recipe.epochs=2", "recipe.batch_size=2", "recipe.crop=true",
+        "recipe.translate=0", "data=imagefolder", "data.path=images", "data.stream=true", "data.loaders=0",
+        "data.mean=[1,2,3]", "data.std=[1,2,3]",
+    ]  # fmt: skip
+    with pytest.raises(InputError) as caught:
+        main([*settings, "name=run"])
+    assert f"{broken}: not a readable image" in str(caught.value) and "\n" not in str(caught.value)
+    step = listed(Path("runs/run/checkpoints"))[-1].step
+    assert step > 0 and f"in {step} steps, is saved" in str(caught.value)
+    broken.write_bytes(whole)
+    assert main([*settings, "name=run", "data.loaders=1"]) == 0
+    assert f"going on after step {step}" in capsys.readouterr().out
+    assert main([*settings, "name=through"]) == 0
+    one, other = (load_file(f"runs/{name}/weights.safetensors") for name in ("run", "through"))
+    assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_a_killed_process_is_one_line(alike: Path) -> None:
