@@ -182,6 +182,8 @@ def _train(work: Work, watcher: Watcher) -> None:
             save(epoch.score.accuracy)
             watcher.after_epoch(epoch, training.best)
     except InputError as error:  # an image that cannot be read, between two steps
+        if group.share.of > 1:
+            raise  # the first worker, which saves, may not have met it
         save()
         raise InputError(f"{error}; what was learnt until then, in {training.step:,} steps, is saved") from None
 

@@ -6,12 +6,13 @@ The state of a run is what the first of them writes into its folder, as one work
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,8 @@ from training.session import Outcome, Session, Stopped, Watcher, newest, prepare
 
 # isort: split
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.v2.api.exceptions import TrainingFailedError
 
 _SECONDS_BETWEEN_NEWS = 0.5
 _SECONDS_TO_END = 10  # for Ray Train, when the workers are done
@@ -74,9 +74,7 @@ def _cpus(engine: Engine, gpus: int) -> int:
 
 def _train(session: Session, watcher: Watcher, engine: Engine, cpus: int, gpus: int) -> Outcome:
     mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
-    # On a cluster Ray Train wants a folder that all its machines see; it leaves nothing there that anybody needs.
-    shared = session.folder.resolve() if engine.address is not None else None
-    with tempfile.TemporaryDirectory(prefix=".ray-", dir=shared, ignore_cleanup_errors=True) as scratch:
+    with _scratch(session, engine) as scratch:
         trainer = TorchTrainer(
             _work,
             train_loop_config={
@@ -100,6 +98,21 @@ def _train(session: Session, watcher: Watcher, engine: Engine, cpus: int, gpus: 
         )
         fitting = _Fitting(trainer)
         return _listen(fitting, mailbox, watcher)
+
+
+@contextmanager
+def _scratch(session: Session, engine: Engine) -> Iterator[str]:
+    """Where Ray Train may write, which leaves nothing there that anybody needs: what all machines see, on a cluster."""
+    if engine.address is None:
+        with tempfile.TemporaryDirectory(prefix="phinas-ray-", ignore_cleanup_errors=True) as folder:
+            yield folder
+        return
+    shared = (session.folder / ".ray").resolve()
+    shutil.rmtree(shared, ignore_errors=True)  # of a command that was killed
+    try:
+        yield str(shared)
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
 
 
 class _Fitting(threading.Thread):
@@ -145,7 +158,10 @@ def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
                     watcher.say(news)
         if ended:
             if isinstance(fitting.error, TrainingFailedError):
-                raise WorkersFailed(_reason(fitting.error, starts))
+                limit = fitting.trainer.run_config.failure_config.max_failures
+                raise WorkersFailed(
+                    f"workers died more often than engine.max_failures={limit} allows; at last: {_reason(fitting.error)}"
+                )
             raise fitting.error or RuntimeError("the workers ended without an outcome")
         if watcher.told_to_stop() and not told_to_stop:
             told_to_stop = True
@@ -153,10 +169,11 @@ def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
         fitting.join(_SECONDS_BETWEEN_NEWS / 2)
 
 
-def _reason(error: TrainingFailedError, starts: int) -> str:
+def _reason(error: TrainingFailedError) -> str:
+    """What a worker said at last, if it could, rather than those that lost it."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
-    text = " ".join(str(next(iter(failures.values()), error)).split())
-    return f"workers died, and so did those that went on, {starts} times in all; the last said: {text[:300]}"
+    first = sorted(failures.values(), key=_of_the_others)
+    return " ".join(str(first[0] if first else error).split())[:300]
 
 
 # ---------------------------------------------------------------------------------------------------------------- news
@@ -307,7 +324,7 @@ def _enter(folder: str) -> None:
         raise InputError(_not_shared(folder)) from None
 
 
-def _not_shared(folder: str | Sequence[str]) -> str:
+def _not_shared(folder: str) -> str:
     return (
         f"engine.address: {socket.gethostname()} does not see {folder}, which must be on storage that all workers share"
     )
