@@ -1,12 +1,12 @@
 """Transfer on CIFAR-10: pretrained on six of its classes, fine-tuned on few images of the other four.
 
-    python -m benchmarks.transfer_cifar10 path=FOLDER [out=docs/results/transfer_cifar10.md]
+    python -m benchmarks.transfer_cifar10 path=FOLDER
 
 `path` is a folder with CIFAR-10 as parquet files. Writes runs/cifar10-classes/{first,others} (parquet, disjoint
 classes), trains examples/cifar10/b0_half.yaml at 24 pixels on the first as runs/cifar10-first, and transfers it to 50
 images a class of the others as runs/cifar10-transfer: three seeds, beside the same network from fresh weights with
 twice the epochs and a grid of its own. Tested on all 4,000 test images of the four classes. One thread, no GPU;
-the same command again resumes. Prints the table, and writes it as a page to `out`.
+the same command again resumes. Prints what stands in docs/results/transfer_cifar10.md.
 """
 
 from __future__ import annotations
@@ -44,10 +44,7 @@ def main() -> None:
             write_classes(Path(options["path"]), split, list(labels), CLASSES / name / f"{split}.parquet")
     if train.main(PRETRAINING) or transfer.main(TRANSFER):
         sys.exit(1)
-    text = page()
-    print(text)
-    if "out" in options:
-        Path(options["out"]).write_text(text)
+    print(found())
 
 
 def write_classes(folder: Path, split: str, labels: list[int], path: Path) -> None:
@@ -66,19 +63,13 @@ def write_classes(folder: Path, split: str, labels: list[int], path: Path) -> No
     pq.write_table(chosen.replace_schema_metadata({"huggingface": json.dumps(about)}), path)
 
 
-def page() -> str:
-    """What the runs found, as Markdown."""
+def found() -> str:
+    """What came of it, as Markdown."""
     runs = Path("runs")
     before = json.loads((runs / "cifar10-first/summary.json").read_text())
-    found = json.loads((runs / "cifar10-transfer/summary.json").read_text())["sets"]["others"]
-    images = found["images"]
+    others = json.loads((runs / "cifar10-transfer/summary.json").read_text())["sets"]["others"]
+    images = others["images"]
     lines = [
-        "# Transfer on CIFAR-10",
-        "",
-        "```",
-        "python -m benchmarks.transfer_cifar10 path=FOLDER         # resumes",
-        "```",
-        "",
         f"`examples/cifar10/b0_half.yaml` at 24 pixels, {before['macs'] / 1e6:.1f}M MACs, was trained on the first six",
         f"classes ({before['images']['train']:,} images, {before['seconds'] / 60:.0f} minutes; test accuracy on them "
         f"{100 * before['test']['accuracy']:.2f} %),",
@@ -91,7 +82,7 @@ def page() -> str:
         "| start | lr | weight decay | held out | test accuracy, each seed | mean | spread |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in found["networks"]:
+    for one in others["networks"]:
         each = " ".join(f"{accuracy:.4f}" for accuracy in one["test"]["seeds"])
         lines.append(
             f"| {one['start']} | {one['lr']:g} | {one['weight_decay']:g} | {one['held_out']:.4f} | {each} "

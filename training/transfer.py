@@ -33,7 +33,7 @@ from training.splits import source, takes
 from training.start import fitted, weights_below_head
 from training.transfer_data import Described, described
 from training.transfer_plan import FILE, Contender, Result, Results, Start, Trainings
-from training.transfer_report import Entrant, Outcome, outcome, table, write_all
+from training.transfer_report import Entrant, Outcome, outcome, table, table_text, write_all
 from training.transfer_training import FineTuning
 
 COMMAND = "training.transfer"
@@ -427,13 +427,16 @@ def _came_of(row: Result) -> str:
 
 def _conclude(asked: _Asked, found: Outcome) -> int:
     """Say what was found and where it is. Returns the exit code."""
-    shown = Table(title=f"accuracy on the test split, of {asked.seeds} seeds", title_justify="left")
-    rows = table(found)
-    for heading in rows[0]:
-        shown.add_column(heading, no_wrap=True)
-    for row in rows[1:]:
-        shown.add_row(*row)
-    CONSOLE.print(shown)
+    if CONSOLE.is_terminal:
+        headings, *rows = table(found)
+        shown = Table(title=f"accuracy on the test split, of {asked.seeds} seeds", title_justify="left")
+        for heading in headings:
+            shown.add_column(heading, no_wrap=True)
+        for row in rows:
+            shown.add_row(*row)
+        CONSOLE.print(shown)
+    else:  # a log has lines of any length
+        say(table_text(found))
     for note in found.notes:
         say(f"note: {note}")
     folder = asked.folder
