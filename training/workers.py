@@ -159,9 +159,8 @@ def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
         if ended:
             if isinstance(fitting.error, TrainingFailedError):
                 limit = fitting.trainer.run_config.failure_config.max_failures
-                raise WorkersFailed(
-                    f"workers died more often than engine.max_failures={limit} allows; at last: {_reason(fitting.error)}"
-                )
+                said = _reason(fitting.error)
+                raise WorkersFailed(f"workers died more often than engine.max_failures={limit} allows; at last: {said}")
             raise fitting.error or RuntimeError("the workers ended without an outcome")
         if watcher.told_to_stop() and not told_to_stop:
             told_to_stop = True
