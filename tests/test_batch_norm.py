@@ -1,18 +1,24 @@
-"""Batch norm over the images of two workers is that of one worker with all of them."""
+"""Two workers are one with all of their images: in batch norm, and in what else they say to one another."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 
+from convnets.build import build
+from tests.test_fit import CPU, RECIPE, TINY, some_data
 from training.batch_norm import norm_workers, norms_over
+from training.fit import Training, evaluate, fit
+from training.group import Group, joined
+from training.source import MemorySource
 
 WORKERS = 2
 
@@ -55,7 +61,44 @@ def work(rank: int, folder: str) -> None:
         with norms_over(None if name == "alone" else group, module):
             found[name] = trained(module, x.chunk(WORKERS)[rank], 8)
         assert not any("forward" in vars(layer) for layer in module.modules())
+    together = joined(1)
+    found["averaged"] = averaged(together)
+    found["told"] = [together.told(rank), together.agree(rank == 0), together.agree(rank == 1)]
+    found["learnt"] = learnt(together)
+    found["one image"] = scored(together, 1)
     torch.save(found, f"{folder}/{rank}.pt")
+
+
+def averaged(group: Group) -> dict[str, Any]:
+    """A number and statistics that each worker has of its own, made alike."""
+    module, number = net().train(), torch.tensor(float(group.share.rank))
+    module(images()[group.share.part(8)])
+    own = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    group.average(number, module)
+    return {"number": number, "own": own, "alike": dict(module.named_buffers())}
+
+
+def learnt(group: Group) -> dict[str, Any]:
+    """What comes of a short training without norms; several workers compute their shares in two parts."""
+    recipe = replace(RECIPE, recalibrate=0, head_only=True, accumulate=group.share.of)
+    source = MemorySource(some_data(), None)
+    batches = source.batches(recipe, 0, 8, CPU, group.share)
+    training = Training(build(replace(TINY, dropout=0.0), 0), recipe, batches.steps, CPU)
+    forward, held_out = group.parallel(training.module), source.held_out(recipe, 8, CPU, group.share)
+    epochs = list(fit(training, batches, held_out, recipe, 0, forward=forward, group=group))
+    return {
+        "losses": training.losses,
+        "weights": training.module.state_dict(),
+        "average": training.average.module.state_dict() if training.average else None,
+        "scores": [asdict(epoch.score) for epoch in epochs],
+    }
+
+
+def scored(group: Group, count: int) -> dict[str, float]:
+    """Of so few images that some workers have none."""
+    data = some_data()
+    source = MemorySource(replace(data, val=data.val[np.arange(count)]), None)
+    return asdict(evaluate(build(TINY, 0), source.held_out(RECIPE, 8, CPU, group.share), None, group))
 
 
 def cases() -> Iterator[tuple[str, nn.Module, Tensor]]:
@@ -81,7 +124,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, A
 
 def test_values_gradients_and_statistics_are_the_whole_batchs(found: list[dict[str, Any]]) -> None:
     wanted, parts = whole("net"), [one["net"] for one in found]
-    for name in ("y", "x"):
+    for name in ("y", "x", "scored"):
         torch.testing.assert_close(torch.cat([part[name] for part in parts]), wanted[name], atol=1e-5, rtol=1e-4)
     for name, gradient in wanted["gradients"].items():
         total = torch.stack([part["gradients"][name] for part in parts]).sum(0)
@@ -112,11 +155,33 @@ def test_without_a_group_each_has_its_own(found: list[dict[str, Any]]) -> None:
         torch.testing.assert_close(one["alone"], trained(net(), part, 8))
 
 
-def test_in_evaluation_form_and_afterwards_it_is_torchs_own() -> None:
-    module = net().eval()
-    before = copy.deepcopy(module)
-    with norms_over(None, module):
-        assert torch.equal(module(images()), before(images()))
+def test_statistics_of_their_own_are_averaged(found: list[dict[str, Any]]) -> None:
+    one, other = (part["averaged"] for part in found)
+    assert one["number"] == other["number"] == 0.5
+    for name, alike in one["alike"].items():
+        assert torch.equal(alike, other["alike"][name])
+        if "running" in name:
+            assert not torch.equal(one["own"][name], other["own"][name])
+            torch.testing.assert_close(alike, (one["own"][name] + other["own"][name]) / 2)
+
+
+def test_the_first_is_heard_by_all(found: list[dict[str, Any]]) -> None:
+    assert [part["told"] for part in found] == [[0, True, False]] * WORKERS
+
+
+def test_they_learn_what_one_does(found: list[dict[str, Any]]) -> None:
+    wanted = learnt(Group())
+    assert wanted["losses"][-1] > 0 and not torch.equal(
+        wanted["weights"]["classifier.weight"], build(TINY, 0).classifier.weight
+    )
+    for part in found:
+        torch.testing.assert_close(part["learnt"], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_one_may_have_nothing_to_score(found: list[dict[str, Any]]) -> None:
+    wanted = scored(Group(), 1)
+    for part in found:
+        assert part["one image"] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(

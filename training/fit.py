@@ -232,7 +232,8 @@ def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None, gr
                 hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
                 losses = functional.cross_entropy(logits, labels, reduction="sum")
             sums = sums.to(labels.device) + torch.stack([hits[:, 0].sum(), hits.sum(), losses.double()])
-    *sums_of_all, count = group.total(torch.cat([sums, sums.new_tensor([len(scored)])])).tolist()
+    # Through the host's memory: a worker with no image to score has met no device.
+    *sums_of_all, count = group.total(torch.cat([sums.cpu(), sums.new_tensor([len(scored)], device="cpu")])).tolist()
     accuracy, top5, mean = (one / count for one in sums_of_all)
     if not math.isfinite(mean):
         raise Diverged("the trained network's logits are not finite")
