@@ -203,11 +203,12 @@ def test_imagenets_minival_is_as_large_as_the_papers() -> None:
     assert np.ptp(np.bincount(labels[held_out])) <= 2 and not np.intersect1d(rest, held_out).size
 
 
-def test_the_hash_is_of_names_sizes_and_labels(tmp_path: Path) -> None:
+def test_the_hash_is_of_names_sizes_and_labels_and_of_the_reading(tmp_path: Path) -> None:
     root = write(tmp_path / "here", ("train",))
     before = streamed(root).hash
-    assert streamed(root).hash == before and len(before) == 16
-    assert streamed(root, seed=1).hash != before
+    assert streamed(root, loaders=1).hash == before and len(before) == 16
+    for others in ({"seed": 1}, {"resolution": 16}, {"mean": [1, 2, 3], "std": [1, 2, 3]}):
+        assert streamed(root, **others).hash != before
     (tmp_path / "there").mkdir()
     root.rename(tmp_path / "there/here")
     assert streamed(tmp_path / "there/here").hash == before
@@ -246,7 +247,7 @@ def test_a_search_does_not_stream(alike: Path) -> None:
         ({"mean": [1, 2, 3]}, "data.mean=[1, 2, 3] and data.std=None: give both"),
         ({"mean": [1], "std": [1]}, "data.mean=[1]: it must be 3 numbers"),
         ({"mean": 1, "std": 1}, "data.mean=1: it must be 3 numbers"),
-        ({"mean": [1, 2, 3], "std": [1, 2, 0]}, "data.std=0"),
+        ({"mean": [1, 2, 3], "std": [1, 2, 0.2]}, "data.std=0.2"),
         ({"mean": [1, 2, 300], "std": [1, 2, 3]}, "data.mean=300"),
         ({"path": "nowhere"}, "nowhere: no such file or folder"),
         ({"val_fraction": 2}, "data.val_fraction=2"),
@@ -324,6 +325,8 @@ def test_what_was_learnt_before_a_broken_file_is_saved(
     assert main([*settings, "name=run", "data.loaders=1"]) == 0
     assert f"going on after step {step}" in capsys.readouterr().out
     assert main([*settings, "name=through"]) == 0
+    with pytest.raises(InputError, match="was trained with data_hash=.*data.stream"):
+        main([*settings, "name=through", "data.stream=false"])
     one, other = (load_file(f"runs/{name}/weights.safetensors") for name in ("run", "through"))
     assert all(torch.equal(one[name], other[name]) for name in other)
 

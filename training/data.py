@@ -345,9 +345,9 @@ def imagefolder_streamed(
 ) -> Source | None:
     """What `imagefolder` and `imagefolder_test` read, from disk as a training goes on; None: it should be in memory.
 
-    stream   None: where the images would take more than half of the free memory, or differ in size and no `resolution`
+    stream   None: where the images would take more than a quarter of the memory, or differ in size and no `resolution`
              makes them alike, as far as a sample of them tells.
-    loaders  processes that read; None: one per CPU, less those that train; 0: the training's own.
+    loaders  as `FolderSource` has it.
     Splits are as in `training.splits.with_test`. Raises InputError naming the file or folder.
     """
     from training.stream import FolderSource, too_much_for_memory  # with torch, which a search may do without
@@ -393,7 +393,7 @@ def _checked_folder(
         raise InputError(f"data.mean={mean} and data.std={std}: give both, or neither")
     given = None
     if mean is not None and std is not None:
-        given = _per_channel("data.mean", mean, channels, 0.0), _per_channel("data.std", std, channels, 1e-6)
+        given = _per_channel("data.mean", mean, channels, 0.0), _per_channel("data.std", std, channels, 1.0)
     return ImageFolder(_existing_folder(path)), given
 
 

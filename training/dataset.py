@@ -106,11 +106,13 @@ def moments(counts: NDArray[Any]) -> Moments:
 
 
 def data_hash(data: Dataset) -> str:
-    """Sixteen hex digits of the images and labels that are trained and scored on."""
+    """Sixteen hex digits of the images and labels that are trained and scored on, and of moments that were given."""
     digest = hashlib.sha256()
     for part in (data.train, data.val):
         digest.update(part.pixels.tobytes())
         digest.update(part.labels.tobytes())
+    for moment in data.moments or ():
+        digest.update(moment.tobytes())
     return digest.hexdigest()[:16]
 
 

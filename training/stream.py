@@ -35,7 +35,7 @@ from training.source import part_size, spread
 _SAMPLE = 1024  # images that are looked at where not all can be
 _PART = 32  # images at most that a process reads at once: a batch is read by several
 _BATCHES_AHEAD = 2  # that are read before they are wanted
-_MEMORY = 0.5  # share of what is free that images may take
+_MEMORY = 0.25  # share of the machine's that images may take: of all, so that a run that is resumed decides alike
 
 
 # ----------------------------------------------------------------------------------------------------------- the source
@@ -46,15 +46,15 @@ class FolderSource:
     """A `Source` of image files, of equal or unequal sizes; none of its images stays in memory.
 
     resolution  what each image is resized to as it is read, as by `decode`; None: its own size.
-    loaders     processes that read for a training, and as many for a scoring while it goes on; None: one per CPU, less
-                those that train; 0: the training's own process.
+    loaders     processes that read for a training, and as many for a scoring while it goes on; None: one per CPU, of
+                several workers one per CPU that each was given, less those that train; 0: the training's own process.
     given       what `mean` and `std` are; None: those of the pixels of 1,024 training images evenly spread over the
                 folder, or all if there are fewer, of which each counts the same.
 
     Training sees an image as `MemorySource` does, to the bit where the recipe does not crop at random, on a CPU. Random
     crops are drawn by themselves for each image, from (seed, epoch, image), as its size is known only when it is read.
-    `hash` is that of the files' paths, sizes and labels, not of what is in them. A file that cannot be read is an
-    InputError with its path when its turn comes.
+    `hash` is that of the files' paths, sizes and labels, not of what is in them, and of how they are read. A file that
+    cannot be read is an InputError with its path when its turn comes.
     """
 
     classes: tuple[str, ...]
@@ -81,7 +81,8 @@ class FolderSource:
 
     @cached_property
     def hash(self) -> str:
-        return files_hash(self.train_files, self.held_out_files)
+        given = None if self.given is None else [one.tolist() for one in self.given]
+        return files_hash((self.train_files, self.held_out_files), f"{self.resolution} {given}")
 
     @cached_property
     def size(self) -> tuple[int, int] | None:
@@ -286,8 +287,7 @@ def _read(
     """
     loaders = _loaders(source.loaders, where, share)
     reader = _Reader(source.channels, source.resolution, source.flip)
-    generator = torch.Generator()  # or torch would take from the global one
-    loader: DataLoader[Tensor | str]
+    loader: Iterable[Tensor | str] = map(reader.__getitem__, parts)
     if loaders:
         parts = iter(parts)
         first = next(parts, None)
@@ -295,7 +295,7 @@ def _read(
             return
         bytes_of_part = len(first.paths) * first.side**2 * source.channels
         wanted = max(2, -(-ahead // (bytes_of_part * loaders)))
-        fitting = max(1, _shared_memory() // 2 // (bytes_of_part * loaders))
+        fitting = max(1, _shared_memory() // (2 * share.of) // (bytes_of_part * loaders))
         loader = DataLoader(
             reader,  # type: ignore[arg-type]  # torch asks for a subclass of its own
             batch_size=None,
@@ -305,10 +305,8 @@ def _read(
             worker_init_fn=_bound,
             prefetch_factor=min(wanted, fitting),
             pin_memory=where.type == "cuda",
-            generator=generator,
+            generator=torch.Generator(),  # or torch would take from the global one
         )
-    else:
-        loader = DataLoader(reader, batch_size=None, sampler=parts, generator=generator)  # type: ignore[arg-type]
     try:
         for images in loader:
             if isinstance(images, str):
@@ -344,8 +342,11 @@ def _pieces(index: NDArray[np.int64], side: int) -> list[NDArray[np.int64]]:
 def _loaders(asked: int | None, where: torch.device, share: Share) -> int:
     if asked is not None:
         return asked
+    threads = torch.get_num_threads()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cpus // share.of - (1 if where.type == "cuda" else torch.get_num_threads()))
+    if share.of > 1:
+        cpus = threads  # one per CPU that this worker was given, of a machine that it may share with others
+    return max(1, cpus - (1 if where.type == "cuda" else threads))
 
 
 def _context() -> BaseContext:
@@ -385,7 +386,7 @@ def _shared_memory() -> int:
 
 
 def too_much_for_memory(splits: Sequence[Files], channels: int, resolution: int | None) -> bool:
-    """Whether the decoded images would take more than half of the free memory, or are of several sizes.
+    """Whether the decoded images would take more than a quarter of the memory, or are of several sizes.
 
     As far as 1,024 of them tell. Raises InputError for those whose header cannot be read.
     """
@@ -393,7 +394,7 @@ def too_much_for_memory(splits: Sequence[Files], channels: int, resolution: int 
     if size is None:
         return True
     needed = sum(map(len, splits)) * size[0] * size[1] * channels
-    return needed > _MEMORY * psutil.virtual_memory().available
+    return needed > _MEMORY * psutil.virtual_memory().total
 
 
 def _common_size(splits: Sequence[Files]) -> tuple[int, int] | None:
