@@ -12,10 +12,11 @@ import torch
 from convnets.errors import InputError
 from training.checkpoint import (
     LIST,
+    best,
     best_of,
     check_same_network,
     listed,
-    load_best,
+    load,
     load_newest,
     save,
     settings_of,
@@ -70,11 +71,12 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path, accuracies: list[f
     saved(tmp_path, *accuracies)
     assert steps(tmp_path) == kept
     assert {file.name for file in tmp_path.iterdir()} == {LIST, *(one.file for one in listed(tmp_path))}
-    best = max((one for one in accuracies if one is not None), default=None)
+    highest = max((one for one in accuracies if one is not None), default=None)
     found = best_of(listed(tmp_path))
-    assert (found.accuracy if found else None) == best
-    if best is not None:
-        assert load_best(tmp_path)["step"] == 10 * (len(accuracies) - accuracies[::-1].index(best))
+    assert (found.accuracy if found else None) == highest
+    if highest is not None:
+        step = 10 * (len(accuracies) - accuracies[::-1].index(highest))
+        assert load(tmp_path, best(tmp_path))["step"] == step
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "gone"])

@@ -60,8 +60,8 @@ def save(folder: Path, state: Mapping[str, Any], settings: Mapping[str, Any], ac
     write_atomically(folder / new.file, data)
     everything = [*before, new]
     kept = everything[-_KEPT:]
-    if (best := best_of(everything)) is not None and best not in kept:
-        kept = [best, *kept]
+    if (highest := best_of(everything)) is not None and highest not in kept:
+        kept = [highest, *kept]
     _write(folder, settings, kept)
     names = {one.file for one in kept}
     for file in folder.glob("*epoch_*.pt*"):  # the dropped ones, and what a killed process left behind
@@ -106,12 +106,12 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | No
     return None
 
 
-def load_best(folder: Path) -> dict[str, Any]:
-    """The state in the best checkpoint. Raises InputError where it is damaged, or none was scored."""
-    best = best_of(listed(folder))
-    if best is None:
+def best(folder: Path) -> Checkpoint:
+    """The best of the folder. Raises InputError where none was scored."""
+    found = best_of(listed(folder))
+    if found is None:
         raise InputError(f"{folder}: no checkpoint that was scored")
-    return load(folder, best)
+    return found
 
 
 def load(folder: Path, one: Checkpoint) -> dict[str, Any]:

@@ -191,7 +191,8 @@ def _train(work: Work, watcher: Watcher) -> None:
 def _finish(work: Work) -> Outcome:
     session, group, training, recipe = work.session, work.group, work.training, work.session.recipe
     if recipe.patience is not None:
-        training.load_state_dict(checkpoint.load_best(session.checkpoints))
+        best = group.told([checkpoint.best(session.checkpoints)] if group.first else [])
+        training.load_state_dict(checkpoint.load(session.checkpoints, best[0]))
     module = training.scored(work.batches.calibration)
     weights = group.told(keep(session.folder, session.arch, module.state_dict(), session.about) if group.first else {})
     score = evaluate(module, work.held_out, recipe.bfloat16, group)

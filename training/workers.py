@@ -5,6 +5,7 @@ The state of a run is what the first of them writes into its folder, as one work
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -31,10 +32,12 @@ from training.session import Outcome, Session, Stopped, Watcher, newest, prepare
 
 # isort: split
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import ControllerError, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _SECONDS_BETWEEN_NEWS = 0.5
+_SECONDS_TO_START = 60  # before something is said
 _SECONDS_TO_END = 10  # for Ray Train, when the workers are done
 
 
@@ -73,7 +76,8 @@ def _cpus(engine: Engine, gpus: int) -> int:
 
 
 def _train(session: Session, watcher: Watcher, engine: Engine, cpus: int, gpus: int) -> Outcome:
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    mailbox = ray.remote(num_cpus=0)(_Mailbox).options(scheduling_strategy=here).remote()
     with _scratch(session, engine) as scratch:
         trainer = TorchTrainer(
             _work,
@@ -134,6 +138,7 @@ class _Fitting(threading.Thread):
 def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
     """Pass on what the first worker tells, until it tells how the session ended."""
     starts = 0
+    patience = time.monotonic() + _SECONDS_TO_START
     told_to_stop = False
     while True:
         ended = not fitting.is_alive()
@@ -147,7 +152,7 @@ def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
                 case Exception():
                     raise news
                 case _Started(step):
-                    starts += 1
+                    starts, patience = starts + 1, math.inf
                     if starts > 1:
                         watcher.say(f"a worker died; all are going on after step {step:,}")
                 case _Step(step, best):
@@ -157,18 +162,21 @@ def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
                 case str():
                     watcher.say(news)
         if ended:
+            if isinstance(fitting.error, ControllerError):
+                raise WorkersFailed(f"Ray Train gave up: {_reason(fitting.error)}")
             if isinstance(fitting.error, TrainingFailedError):
-                limit = fitting.trainer.run_config.failure_config.max_failures
-                said = _reason(fitting.error)
-                raise WorkersFailed(f"workers died more often than engine.max_failures={limit} allows; at last: {said}")
+                raise WorkersFailed(f"workers died more often than engine.max_failures allows; at last: {_reason(fitting.error)}")
             raise fitting.error or RuntimeError("the workers ended without an outcome")
+        if time.monotonic() > patience:
+            patience = math.inf
+            watcher.say(f"no worker has begun in {_SECONDS_TO_START} seconds: others may be using the cluster")
         if watcher.told_to_stop() and not told_to_stop:
             told_to_stop = True
             mailbox.stop.remote()
         fitting.join(_SECONDS_BETWEEN_NEWS / 2)
 
 
-def _reason(error: TrainingFailedError) -> str:
+def _reason(error: Exception) -> str:
     """What a worker said at last, if it could, rather than those that lost it."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     first = sorted(failures.values(), key=_of_the_others)
@@ -202,7 +210,10 @@ class _Scored:
 
 
 class _Mailbox:
-    """What the workers tell the command, and it them; an actor of its own, so that no worker's death loses anything."""
+    """What the workers tell the command, and it them.
+
+    An actor of its own on the command's machine, so that neither a worker's death nor another machine's loses anything.
+    """
 
     def __init__(self) -> None:
         self._news: list[Any] = []
@@ -277,7 +288,8 @@ def _work(config: dict[str, Any]) -> None:
     try:
         outcome = _outcome(config)
     except (Stopped, Diverged) as error:  # in all workers at once
-        ray.get(mailbox.tell.remote(error))
+        if dist.get_rank() == 0:  # which saves, and until then the command must wait
+            ray.get(mailbox.tell.remote(error))
     except InputError as error:
         ray.get(mailbox.tell.remote(error))
         raise  # the others may be waiting for this one, until Ray Train ends them
