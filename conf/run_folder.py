@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +24,7 @@ from convnets.atomic_file import write_atomically
 from convnets.errors import InputError
 
 RUNS = Path("runs")
+_LOCK = ".lock"
 
 
 def run_folder(name: str | None) -> Path:
@@ -41,27 +42,41 @@ def run_folder(name: str | None) -> Path:
     return folder
 
 
+def check_unlocked(folder: Path) -> None:
+    """InputError naming the owner where another process holds the folder; nothing is written."""
+    if (folder / _LOCK).exists():
+        with _lock_file(folder) as file:
+            _take(file, folder)
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder, creating it, so that no second process writes to it.
 
     The system frees the lock when its owner dies, however it dies. Raises InputError naming the owner.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a+")  # held open as long as the lock
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise InputError(f"{folder} is in use by {file.read().strip() or 'another process'}") from None
+    with _lock_file(folder) as file:  # held open as long as the lock
+        _take(file, folder)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _lock_file(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / _LOCK, "a+")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from None
+
+
+def _take(file: TextIO, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        raise InputError(f"{folder} is in use by {file.read().strip() or 'another process'}") from None
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

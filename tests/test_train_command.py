@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from conf.run_folder import locked
 from convnets.arch import Arch, Stage, Stem
 from convnets.arch_file import read_arch, write_arch
 from convnets.build import build
@@ -119,6 +120,14 @@ def test_the_test_split_is_read_once_and_scored_once(monkeypatch: pytest.MonkeyP
     assert main([*SMALL, "name=once"]) == 0
     assert scores.count(179) == 1
     assert len(reads) == 2  # by each process, so that a fault in it shows at once
+
+
+def test_a_run_that_goes_on_is_left_alone(folder: Path) -> None:
+    with locked(folder / "runs/busy"):
+        before = contents(folder)
+        with pytest.raises(InputError, match="runs/busy is in use by process"):
+            main([*SMALL, "name=busy"])
+        assert contents(folder) == before
 
 
 def test_another_seed_is_another_run() -> None:
@@ -327,6 +336,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["from=runs/done", *OF_IMAGES], "it has 10 classes, the data 3; recipe=finetune gives a new head"),
         (["data=imagefolder", "data.path=holed"], "class1: no images"),
         (["data=imagefolder", "data.path=nowhere"], "nowhere: no such file or folder"),
+        (["recipe.accumulate=20", *OF_IMAGES], "recipe.accumulate=20: a worker's 24 images of a batch must have parts"),
         (["name=done", "recipe.lr=0.3"], "was trained with recipe.lr=0.4, not 0.3; give another name="),
         (["name=done", "seed=3"], "was trained with seed=0, not 3"),
         (["name=done", *OF_IMAGES], "was trained with"),

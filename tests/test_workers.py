@@ -90,7 +90,7 @@ def test_begun_by_one_and_taken_up_by_two_of_which_one_is_killed(
         patched.setattr("training.train.progress", lambda *_: nullcontext(stop_at_once))
         with pytest.raises(RuntimeError, match="stopped"):
             main([*settings, "name=run"])
-    killer = threading.Thread(target=kill_a_worker_after, args=(Path("runs/run/checkpoints"), 30))
+    killer = threading.Thread(target=kill_a_worker_after, args=(Path("runs/run/checkpoints"), 30), daemon=True)
     killer.start()
     assert main([*together, "name=run"]) == 0
     killer.join()
@@ -138,6 +138,7 @@ def test_ctrl_c_saves_and_leaves_no_process(command_environment: dict[str, str])
     [
         (["engine.workers=0"], "engine.workers=0"),
         (["engine.workers=3"], "recipe.batch_size=128: it must be a multiple of engine.workers=3"),
+        (["engine.address=auto"], "engine.address=auto: one worker trains here; it takes engine.workers=2"),
         (["engine.workers=2", "engine.norm_over=3"], "engine.norm_over=3: it must divide engine.workers=2"),
         (["engine.workers=2", "engine.cpus_per_worker=0"], "engine.cpus_per_worker=0"),
         (["engine.workers=2", "engine.gpus_per_worker=2"], "engine.gpus_per_worker=2: it must be null, 0 or 1"),

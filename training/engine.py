@@ -41,18 +41,18 @@ class Engine:
             raise InputError(f"engine.gpus_per_worker={self.gpus_per_worker}: it must be null, 0 or 1")
         if self.workers % (self.norm_over or 1):
             raise InputError(f"engine.norm_over={self.norm_over}: it must divide engine.workers={self.workers}")
+        if self.workers == 1 and self.address is not None:
+            raise InputError(f"engine.address={self.address}: one worker trains here; it takes engine.workers=2")
 
     def check(self, recipe: FullRecipe, batch: int) -> None:
         """InputError where these workers cannot train by the recipe, in batches of so many images."""
-        if self.workers == 1:
-            return
         Share(0, self.workers).check_divides(batch)
         if recipe.accumulate > max(1, batch // self.workers // 2):
             raise InputError(
                 f"recipe.accumulate={recipe.accumulate}: a worker's {batch // self.workers} images of a batch "
                 "must have parts of 2 images or more"
             )
-        if recipe.compile:
+        if recipe.compile and self.workers > 1:
             raise InputError(f"recipe.compile=true: it takes engine.workers=1, not {self.workers}")
 
     def norms(self, batch: int) -> int:

@@ -19,7 +19,7 @@ import yaml
 from conf.command import configuration, construct, plain, run
 from conf.console import CONSOLE, command_line, say
 from conf.progress import Show, duration_text, progress
-from conf.run_folder import locked, run_folder, write_config, write_json
+from conf.run_folder import check_unlocked, locked, run_folder, write_config, write_json
 from convnets.arch import Arch
 from convnets.build import build
 from convnets.checks import check_number, check_whole
@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     every = check_number("checkpoint_seconds", given["checkpoint_seconds"], least=0)
     loggers = check_loggers(given["loggers"])
     folder = run_folder(given["name"])
+    check_unlocked(folder)  # before its checkpoints, which come and go under a run that goes on, are read
 
     # Everything is checked before anything is written.
     recipe: FullRecipe = construct(config, "recipe")
@@ -220,8 +221,9 @@ def _state_before(what: Session) -> dict[str, Any] | None:
     earlier = flatten(before)
     for option, value in flatten(what.settings).items():
         if earlier.get(option) != value:
+            why = " (other images, or read otherwise: data.stream?)" if option == "data_hash" else ""
             raise InputError(
-                f"name={folder.name}: {folder} was trained with {option}={earlier.get(option)}, not {value}; "
+                f"name={folder.name}: {folder} was trained with {option}={earlier.get(option)}, not {value}{why}; "
                 "give another name="
             )
     state = checkpoint.load_newest(checkpoints, say)
@@ -280,6 +282,8 @@ def _workers(engine: Engine, what: Session, state: Mapping[str, Any] | None) -> 
             yield partial(train, what)
         return
     where = torch.device("cpu") if engine.gpus_per_worker == 0 else device()
+    if engine.gpus_per_worker and where.type == "cpu":
+        raise InputError("engine.gpus_per_worker=1: there is no GPU here that torch can use")
     with torch_threads(engine.cpus_per_worker):
         yield partial(session.run, session.prepared(what, state, where, Group()))
 
