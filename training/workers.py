@@ -165,7 +165,8 @@ def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
             if isinstance(fitting.error, ControllerError):
                 raise WorkersFailed(f"Ray Train gave up: {_reason(fitting.error)}")
             if isinstance(fitting.error, TrainingFailedError):
-                raise WorkersFailed(f"workers died more often than engine.max_failures allows; at last: {_reason(fitting.error)}")
+                said = _reason(fitting.error)
+                raise WorkersFailed(f"workers died more often than engine.max_failures allows; at last: {said}")
             raise fitting.error or RuntimeError("the workers ended without an outcome")
         if time.monotonic() > patience:
             patience = math.inf
