@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -355,7 +356,10 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once for all
+    # Imported once for all: torch, and what the main module uses, whose text each process runs anew.
+    main = vars(sys.modules["__main__"]).values()
+    used = {getattr(value, "__module__", getattr(value, "__name__", "")) for value in main}
+    context.set_forkserver_preload([__name__, *sorted(used - {"", "__main__"})])
     return context
 
 
