@@ -11,6 +11,7 @@ the same command again resumes. Prints what stands in docs/results/transfer_cifa
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import torch
 
+from convnets.atomic_file import write_atomically
 from training import train, transfer
 
 FIRST, OTHERS = range(6), range(6, 10)  # in the order of their labels: airplane ... dog, and frog ... truck
@@ -60,7 +62,9 @@ def write_classes(folder: Path, split: str, labels: list[int], path: Path) -> No
     places = pc.index_in(chosen["label"], pa.array(labels)).cast(pa.int64())
     chosen = chosen.set_column(chosen.schema.get_field_index("label"), "label", places)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(chosen.replace_schema_metadata({"huggingface": json.dumps(about)}), path)
+    written = io.BytesIO()
+    pq.write_table(chosen.replace_schema_metadata({"huggingface": json.dumps(about)}), written)
+    write_atomically(path, written.getvalue())
 
 
 def found() -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +32,7 @@ from training.full_recipe import FullRecipe
 from training.kept import NETWORK, WEIGHTS
 from training.source import Source
 from training.splits import source, takes
-from training.start import fitted, weights_below_head
+from training.start import SMALL_IMAGES, fitted, weights_below_head
 from training.transfer_data import Described, described
 from training.transfer_plan import FILE, Contender, Result, Results, Start, Trainings
 from training.transfer_report import Entrant, Outcome, outcome, table, table_text, write_all
@@ -39,9 +41,10 @@ from training.transfer_training import FineTuning
 COMMAND = "training.transfer"
 SETTINGS = "settings.json"  # what must agree between the runs of one transfer
 
-# Those of the grid, and by which parts a batch is computed.
+# Those of the grid, and how a batch is computed.
 _FREE_OF_RECIPE = ("lr", "weight_decay", "accumulate", "compile")
 _EMBEDDED = "digits"
+_SECONDS_BETWEEN_REPORTS = 60
 _STARTS: tuple[Start, ...] = ("pretrained", "scratch")
 
 
@@ -96,7 +99,10 @@ def main(arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """Weights to start from, and whose they are; `text` is how the user named them."""
+    """Weights to start from, and whose they are; `text` is how the user named them.
+
+    name  of a run's folder, or of the network; of a second file of weights for one network, the file's.
+    """
 
     name: str
     text: str
@@ -138,7 +144,7 @@ class _Asked:
     @property
     def left(self) -> int:
         """Trainings without a result, the finals of unfinished grids among them."""
-        return sum(one.left(self.results, self.seed, self.seeds) for one in self.contenders)
+        return sum(len(one.left(self.results, self.seed, self.seeds)) for one in self.contenders)
 
     @property
     def done(self) -> int:
@@ -192,11 +198,16 @@ def _checkpoints(given: Mapping[str, Any]) -> list[_Checkpoint]:
         raise InputError("from=[]: give at least one")
     if len(models) != len(texts):
         raise InputError(f"model={given['model']}: {len(models)} networks for {len(texts)} weights in from=")
-    found = [_checkpoint(text, model) for text, model in zip(texts, models, strict=True)]
-    names = [one.name for one in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"from={given['from']}: two are called {name}; give them files or folders of other names")
+    found: list[_Checkpoint] = []
+    for text, model in zip(texts, models, strict=True):
+        one, names = _checkpoint(text, model), [other.name for other in found]
+        if one.name in names and one.weights == Path(text).expanduser():  # the first keeps the name of the network
+            one = replace(one, name=short_name(text))
+        if one.name in names:
+            raise InputError(
+                f"from={','.join(texts)}: two are called {one.name}; give them files or folders of other names"
+            )
+        found.append(one)
     return found
 
 
@@ -256,11 +267,11 @@ def _loader(name: str, settings: dict[str, Any], known: Described | None, side: 
     if not isinstance(path, str):
         raise InputError(f"sets.{name}={path}: it must be the path of its images")
     root = Path(path).expanduser()
-    defaults: dict[str, Any] = {} if known is None else {"flip": known.flip}
     if root.suffix != ".parquet" and not (root.is_dir() and next(root.rglob("*.parquet"), None)):
-        return {"_target_": "training.data.imagefolder", **defaults, **settings}
+        return {"_target_": "training.data.imagefolder", **settings}
+    defaults: dict[str, Any] = {}
     if known is not None:
-        defaults |= {"label_column": known.label, "resolution": side if known.photos else None}
+        defaults = {"label_column": known.label, "resolution": side if known.photos else None}
     return {"_target_": "training.data.parquet", **defaults, **settings}
 
 
@@ -269,7 +280,9 @@ def _fitted(one: _Checkpoint, to: _DataSet, recipes: Mapping[Start, FullRecipe],
         raise InputError(
             f"sets.{to.name}: images of {to.source.channels} channels, from={one.text} takes {one.arch.in_channels}"
         )
-    return fitted(one.arch, to.source, recipes["pretrained"], given["resolution"], given["stem_stride"])
+    # Weights that were learnt on small images go with the stride that they were learnt with.
+    stride = given["stem_stride"] or (one.arch.stem.stride if one.arch.resolution < SMALL_IMAGES else None)
+    return fitted(one.arch, to.source, recipes["pretrained"], given["resolution"], stride)
 
 
 def _contenders(
@@ -298,9 +311,7 @@ def _settings(
     sets: Sequence[_DataSet],
 ) -> dict[str, Any]:
     """By dotted name, what must not change for results of two runs to go together; what is new may come to it."""
-    recipe = {
-        name: value for name, value in given["recipe"].items() if name not in ("lr", "weight_decay", "accumulate")
-    }
+    recipe = {name: value for name, value in given["recipe"].items() if name not in _FREE_OF_RECIPE}
     return flatten(
         {
             "command": COMMAND,
@@ -311,6 +322,7 @@ def _settings(
             "sets": {
                 one.name: {
                     "images": one.source.hash,
+                    "tested": one.source.test_count,
                     "classes": len(one.source.classes),
                     "flip": one.source.flip,
                     "networks": {each.model: each.arch.key() for each in contenders[one.name]},
@@ -356,13 +368,13 @@ def _introduce(asked: _Asked, recipes: Mapping[Start, FullRecipe]) -> None:
             f"{title}: {len(images.classes)} classes, {images.train_count:,} images to learn from, "
             f"{images.held_out_count:,} held out for the grid, {images.test_count:,} for the test"
         )
-    for one in asked.entrants[0].contenders:
-        costs, cells = cost(one.arch), len(one.cells)
-        grid = f"a grid of {cells}, then " if cells > 1 else ""
-        say(
-            f"{one.name}: {macs_text(costs.macs)} at {one.arch.resolution} px; "
-            f"{grid}{asked.seeds} seeds of {recipes[one.start].epochs} epochs by recipe {asked.recipe}"
-        )
+        for one in entrant.contenders:
+            macs, cells = cost(one.arch).macs, len(one.cells)
+            grid = f"a grid of {cells}, then " if cells > 1 else ""
+            say(
+                f"  {one.name}: {macs_text(macs)} at {one.arch.resolution} px, stem stride {one.arch.stem.stride}; "
+                f"{grid}{asked.seeds} seeds of {recipes[one.start].epochs} epochs by recipe {asked.recipe}"
+            )
     if asked.done:
         say(f"resuming {asked.folder}: {asked.done} of {asked.wanted} trainings are done")
 
@@ -373,11 +385,11 @@ def _foretell(asked: _Asked) -> None:
     for entrant in asked.entrants:
         evaluator = asked.evaluators[entrant.name]
         for one in entrant.contenders:
-            stages = (one.grid(asked.seed), one.finals(one.cells[0], asked.seed, asked.seeds))
-            left = [sum(asked.results.of(trial) is None for trial in stage) for stage in stages]
-            for stage, count in zip(stages, left, strict=True):
+            left = one.left(asked.results, asked.seed, asked.seeds)
+            for _, each in itertools.groupby(left, key=lambda trial: trial.stage):
+                trials = list(each)
                 try:
-                    whole += count * evaluator.forecast(stage[0], 1) if count else 0
+                    whole += len(trials) * evaluator.forecast(trials[0], 1)
                 except EvaluationFailed:  # it will be recorded of it when its turn comes
                     unknown = True
     say(
@@ -389,9 +401,13 @@ def _foretell(asked: _Asked) -> None:
 def _conduct(asked: _Asked, run_jobs: RunJobs) -> int:
     """Train what is left, one data set after the other; then say and write what was found. Returns the exit code."""
 
+    saved = time.monotonic()
+
     def save() -> Outcome:
+        nonlocal saved
         found = outcome(asked.entrants, asked.results, asked.seed, asked.seeds)
         write_all(asked.folder, found, asked.command(), asked.left)
+        saved = time.monotonic()
         return found
 
     try:
@@ -404,6 +420,8 @@ def _conduct(asked: _Asked, run_jobs: RunJobs) -> int:
                     default=None,
                 )  # fmt: skip
                 show(_came_of(row), "" if best is None else f"{row.data} {best:.4f}")
+                if time.monotonic() - saved >= _SECONDS_BETWEEN_REPORTS:
+                    save()
 
             for entrant in asked.entrants:
                 left = Trainings(entrant.contenders, asked.results, asked.seed, asked.seeds, watch)

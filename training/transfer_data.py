@@ -32,7 +32,6 @@ class Described:
     splits   how their lists become those two.
     photos   images are of many sizes, rather than of one.
     label    the column of labels where a dataset hub has it as parquet.
-    flip     a mirrored image is still one of its class: so it is of all eight.
     results  of table 5: by the best public network then and by an EfficientNet as good, by the best at all and by the
              best EfficientNet.
     """
@@ -47,7 +46,6 @@ class Described:
     results: tuple[Published, ...]
     photos: bool = True
     label: str = "label"
-    flip: bool = True
 
     def check_classes(self, found: int) -> None:
         """InputError where there are others: it is another data set."""

@@ -126,13 +126,15 @@ class Contender:
         first = max(scored, key=lambda one: one.accuracy or 0.0)
         return first.lr, first.weight_decay
 
-    def left(self, results: Results, seed: int, seeds: int) -> int:
-        """Trainings without a result. Finals are to come as long as the grid is; where all of it failed, none are."""
-        cell, trials = self.best(results, seed), self.grid(seed)
+    def left(self, results: Results, seed: int, seeds: int) -> list[Trial]:
+        """What is still to come; where all of the grid failed, no finals.
+
+        As long as nobody knows the best cell, its finals are stood for by those of the first.
+        """
+        cell, missing = self.best(results, seed), [one for one in self.grid(seed) if results.of(one) is None]
         if cell is not None:
-            trials = [*trials, *self.finals(cell, seed, seeds)]
-        missing = sum(results.of(trial) is None for trial in trials)
-        return missing + (seeds if cell is None and missing else 0)
+            return missing + [one for one in self.finals(cell, seed, seeds) if results.of(one) is None]
+        return missing + (self.finals(self.cells[0], seed, seeds) if missing else [])
 
     def _trial(self, stage: Stage, lr: float, weight_decay: float, seed: int) -> Trial:
         return Trial(self.data, self.model, self.start, self.arch, stage, lr, weight_decay, seed)

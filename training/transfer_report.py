@@ -23,7 +23,7 @@ from pages.page import drawing, render
 from pages.style import BLUE, MUTED, ORANGE, PAPER, png, styled
 from training.source import Source
 from training.transfer_data import Described
-from training.transfer_plan import Contender, Results
+from training.transfer_plan import Contender, Results, contender_name
 
 PICTURE_WIDTH = 1600  # pixels
 _COLUMNS = 4  # panels beside each other
@@ -137,7 +137,7 @@ def _gains(entrant: Entrant, standings: Sequence[Standing]) -> list[str]:
     said = []
     by_name = {one.contender.name: one for one in standings}
     for one in standings:
-        scratch = by_name.get(f"{one.contender.model} from scratch")
+        scratch = by_name.get(contender_name(one.contender.model, "scratch"))
         if one.contender.start == "scratch" or scratch is None or one.mean is None or scratch.mean is None:
             continue
         points = 100 * (one.mean - scratch.mean)

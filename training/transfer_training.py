@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ class FineTuning:
         """
         assert isinstance(network, Trial)
         trial, final = network, network.stage == "final"
-        source = self.source.whole() if final else self.source
+        source = self._whole if final else self.source
         recipe = self._recipe(trial)
         side, where = trial.arch.resolution, device()
         with _own_failures(recipe, side):
@@ -106,6 +107,11 @@ class FineTuning:
         scored = recipe.epochs * (source.held_out_count + min(recipe.recalibrate, images))
         tested = source.test_count or 0 if trial.stage == "final" else 0
         return recipe.epochs * max(1, images // batches.size) * step + (scored + tested) * score
+
+    @cached_property
+    def _whole(self) -> Source:
+        """Once for all final trainings of a worker: it has its own mean and deviation, for which images are read."""
+        return self.source.whole()
 
     def _recipe(self, trial: Trial) -> FullRecipe:
         return replace(self.recipes[trial.start], lr=trial.lr, weight_decay=trial.weight_decay)
