@@ -156,6 +156,22 @@ def run_twice(name: str, folder: Path) -> None:
     assert said == []
 
 
+def test_tensorboard_goes_on_with_its_run(tmp_path: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+
+    run_twice("tensorboard", tmp_path)
+    shown: list[tuple[int, dict[str, float]]] = []
+    for file in sorted((tmp_path / "tensorboard").iterdir()):
+        records = file.read_bytes()
+        while records:  # each is its length, a checksum of that, itself, and its checksum
+            length = int.from_bytes(records[:8], "little")
+            event, records = Event.FromString(records[12 : 12 + length]), records[16 + length :]
+            if event.session_log.status == SessionLog.START:  # takes back what was said from this step on
+                shown = [one for one in shown if one[0] < event.step]
+            shown += [(event.step, {value.tag: value.simple_value}) for value in event.summary.value]
+    assert shown == EPOCHS
+
+
 def test_mlflow_goes_on_with_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra loggers is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

@@ -53,7 +53,9 @@ class TensorBoard:
     def __init__(self, run: LoggedRun) -> None:
         from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
 
-        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step)
+        # What a run that went on from an earlier step had said; not the figures of the step itself.
+        place = str(run.folder / "tensorboard")
+        self._writer = SummaryWriter(place, purge_step=run.step + 1, filename_suffix=f".{run.step}")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -80,9 +82,10 @@ class MLflow:
         experiment = self._client.get_experiment_by_name(project)
         number = self._client.create_experiment(project) if experiment is None else experiment.experiment_id
         self._id = self._client.create_run(number, run_name=run.folder.name).info.run_id
+        # First, so that a setting which the server does not take costs that setting, and no figures.
+        _write_note(run.folder, "mlflow", {"store": store, "run": self._id})
         for name, value in run.settings.items():
             self._client.log_param(self._id, name, value)
-        _write_note(run.folder, "mlflow", {"store": store, "run": self._id})
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
