@@ -24,6 +24,7 @@ from training.batches import as_scored
 from training.cam import main
 from training.dataset import Dataset, Images
 from training.full_recipe import plain_sgd
+from training.kept import keep
 from training.train import main as train
 
 TINY = Arch(
@@ -152,6 +153,26 @@ def test_photos_of_any_size_and_one_class_for_all(trained: Path, monkeypatch: py
     assert main(["models=runs/one", "images=sorted", "name=sorted"]) == 0
     assert json.loads(Path("runs/sorted/summary.json").read_text())["images"][0]["label"] == "7"
     assert all(0 < row["probability"] <= row["answer_probability"] <= 1 for row in rows)
+
+
+def test_a_run_on_photos_of_unequal_sizes_shows_those_it_was_tested_on(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    arch, random = replace(TINY, classes=2), np.random.default_rng(0)
+    for split, name, size in ((split, name, size) for split in ("train", "test") for name in "ab" for size in (20, 30)):
+        Path("unequal", split, name).mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (size, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(f"unequal/{split}/{name}/{name}{size}.png")
+    Path("runs/photos").mkdir()
+    about = {"mean": [127.0] * 3, "std": [64.0] * 3, "evaluation_crop": 1.0, "class_names": ["a", "b"]}
+    keep(Path("runs/photos"), arch, build(arch, seed=0).state_dict(), about)
+    Path("runs/photos/config.yaml").write_text("data: {_target_: training.data.imagefolder, path: unequal}\n")
+    assert main(["models=runs/photos", "name=unequal"]) == 0
+    rows = json.loads(Path("runs/unequal/summary.json").read_text())["images"]
+    assert [(row["image"], row["label"]) for row in rows] == [
+        ("a20.png", "a"), ("a30.png", "a"), ("b20.png", "b"), ("b30.png", "b"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,12 @@ from training.activation_map import ActivationMaps, activation_maps, enlarged, l
 from training.cam_figure import Cell, cam_figure, shown_side
 from training.cam_model import Trained, read_trained
 from training.crops import central_boxes, cut
+from training.data import imagefolder_streamed
 from training.decode import decode
+from training.image_folder import SUFFIXES
 from training.splits import test_split
+from training.stream import FolderSource
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _MOST_SIDE = 320  # pixels at which an image is drawn
 _WIDTH = 400  # of a column in the PNG, pixels
 
@@ -70,9 +72,10 @@ def main(arguments: Sequence[str]) -> int:
         for model, maps in zip(models, by, strict=True)
     ]
     with locked(folder):
+        # First what says that the folder is ours: a run that was killed here can be run again.
+        write_json(folder / "summary.json", {"images": rows, "settings": settings})
         write_config(folder, config)
         _write(folder, models, images, seen, rows, asked, given["maps"])
-        write_json(folder / "summary.json", {"images": rows, "settings": settings})
     for row in rows:
         say(f"{row['image']}  {row['model']}: {row['answer']} ({row['answer_probability']:.1%})")
     kept = ", maps.npz" if given["maps"] else ""
@@ -117,9 +120,9 @@ def _read(places: Sequence[str], model: Trained, count: int, seed: int) -> list[
             raise InputError(f"images={place}: no such file or folder")
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
             if not files:
-                raise InputError(f"images={place}: no images in it ({', '.join(_SUFFIXES)})")
+                raise InputError(f"images={place}: no images in it ({', '.join(SUFFIXES)})")
             files = [files[index] for index in _some(len(files), count, seed)]
         for file in files:
             label = file.parent.name if file.parent.name in model.class_names else None
@@ -133,12 +136,31 @@ def _tested(text: str, model: Trained, count: int, seed: int) -> list[_Image]:
     data = (yaml.safe_load(path.read_text()) or {}).get("data") if path.is_file() else None
     if not isinstance(data, dict) or "_target_" not in data:
         raise InputError(f"images is missing; models={text} is no folder of a training, whose images could be taken")
-    images = test_split(data["_target_"], {name: value for name, value in data.items() if name != "_target_"})
+    settings = {name: value for name, value in data.items() if name != "_target_"}
+    if data["_target_"] == "training.data.imagefolder":
+        found = _tested_files(settings, model, count, seed)
+        if found:
+            return found
+    images = test_split(data["_target_"], settings)
     if images is None:
         raise InputError(f"images is missing; the data of {text} has no test split to take some from")
     return [
         _Image(f"test {index}", images.pixels[index], model.class_names[images.labels[index]])
         for index in _some(len(images), count, seed)
+    ]
+
+
+def _tested_files(settings: Mapping[str, Any], model: Trained, count: int, seed: int) -> list[_Image]:
+    """As `_tested`, of a folder, whose images may be many and of several sizes; empty where none are for the test."""
+    streamed = imagefolder_streamed(**{**settings, "stream": True})
+    assert isinstance(streamed, FolderSource)
+    files, channels, side = streamed.test_files, streamed.channels, streamed.resolution
+    if files is None:
+        return []
+    chosen = files[np.array(_some(len(files), count, seed))]
+    return [
+        _Image(Path(path).name, decode(Path(path), path, channels, side), model.class_names[label])
+        for path, label in zip(chosen.paths, chosen.labels, strict=True)
     ]
 
 

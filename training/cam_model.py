@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,15 @@ class Trained:
         return list(self.class_names).index(name)
 
 
-def read_trained(text: str, say: Any) -> Trained:
+def read_trained(text: str, say: Callable[[str], None]) -> Trained:
     """The network that `text` names, in one of three forms:
 
     FOLDER           of `training.train`.
     FILE.yaml        a network with weights of its own: such a run's model.yaml, or a member of an exported family.
     NETWORK:WEIGHTS  a published network's name or the YAML of one, and the file of its weights.
 
-    Its YAML says how it was trained to see images; where it does not, as ImageNet's are seen. Raises InputError.
+    Its YAML says how it was trained to see images; where it does not, as ImageNet's are seen. `say` is told of
+    cautions. Raises InputError.
     """
     model, _, file = text.partition(":")
     path = Path(model)
