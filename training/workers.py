@@ -170,7 +170,7 @@ def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
             raise fitting.error or RuntimeError("the workers ended without an outcome")
         if time.monotonic() > patience:
             patience = math.inf
-            watcher.say(f"no worker has begun in {_SECONDS_TO_START} seconds: CPUs or GPUs may be busy with others' work")
+            watcher.say(f"no worker has begun in {_SECONDS_TO_START} seconds: CPUs or GPUs may be busy with others")
         if watcher.told_to_stop() and not told_to_stop:
             told_to_stop = True
             mailbox.stop.remote()
