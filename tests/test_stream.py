@@ -7,7 +7,6 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -378,22 +377,17 @@ for step in range(10**9):
 """
 
 
-@pytest.fixture
-def training(alike: Path, command_environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that reads without end, with two loaders."""
+def test_killed_it_leaves_no_process_behind(alike: Path, command_environment: dict[str, str]) -> None:
+    """After Ctrl-C too, which they do not hear: what ends them is the end of what they read for, however it comes."""
     with subprocess.Popen(
         [sys.executable, "-c", TRAINS, str(alike)],
         env=command_environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
     ) as child:  # fmt: skip
         assert child.stdout is not None and child.stdout.readline() == "0\n"
-        yield child
+        there = psutil.Process(child.pid).children(recursive=True)
+        assert len(loaders := loaders_of(child.pid)) == 2
+        for loader in loaders:
+            loader.send_signal(signal.SIGINT)
+        assert all(child.stdout.readline() for _ in range(100))
         child.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_it_leaves_no_process_behind(training: subprocess.Popen[str], number: signal.Signals) -> None:
-    there = psutil.Process(training.pid).children(recursive=True)
-    assert len(loaders_of(training.pid)) == 2
-    os.killpg(training.pid, number) if number == signal.SIGINT else os.kill(training.pid, number)
-    assert training.wait(15) != 0
-    assert gone(there)
+        assert gone(there)

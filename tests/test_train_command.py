@@ -150,6 +150,7 @@ from training.dataset import Dataset, Images
 from training.splits import with_test
 from training.train import main
 digits(), configuration("training.train", "train", ["model=tiny.yaml"])  # what is slow the first time
+assert "ray" not in sys.modules  # seconds to import, and one worker needs none of it
 for line in sys.stdin:
     child = os.fork()
     if not child:
