@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +15,13 @@ from torch import Tensor
 from convnets.arch import Arch
 from convnets.build import ConvNet
 from convnets.network import Network
-from convnets.out_of_memory import out_of_memory
 from convnets.threads import torch_threads
-from engines.evaluator import EvaluationFailed, Measurement
+from engines.evaluator import Measurement
 from training.fit import Training, evaluate, fit
 from training.full_recipe import FullRecipe
 from training.kept import keep
-from training.loop import Diverged, device
+from training.loop import device
+from training.own_failures import own_failures
 from training.source import Source
 from training.start import built
 from training.transfer_plan import Start, Trial
@@ -58,7 +58,7 @@ class FineTuning:
         source = self._whole if final else self.source
         recipe = self._recipe(trial)
         side, where = trial.arch.resolution, device()
-        with _own_failures(recipe, side):
+        with own_failures(recipe.batch_size, side, side):
             batches = source.batches(recipe, seed, side, where)
             held_out = source.held_out(recipe, side, where)  # of a final one they are learnt from, and say nothing
             arch = replace(trial.arch, bn_momentum=norm_momentum(batches.steps))
@@ -81,7 +81,7 @@ class FineTuning:
         """
         recipe = replace(self._recipe(trial), lr=_TINY_LR)
         side, where, source = trial.arch.resolution, device(), self.source
-        with torch_threads(threads), _own_failures(recipe, side):
+        with torch_threads(threads), own_failures(recipe.batch_size, side, side):
             batches = source.batches(recipe, 0, side, where)
             held_out = source.held_out(recipe, side, where)
             training = Training(self._built(trial, trial.arch), recipe, batches.steps, where)
@@ -148,16 +148,3 @@ def norm_momentum(steps_per_epoch: int) -> float:
 
 class _Enough(Exception):
     """Of steps, to tell the time of one."""
-
-
-@contextmanager
-def _own_failures(recipe: FullRecipe, side: int) -> Iterator[None]:
-    """What is the trial's own fault inside, as EvaluationFailed."""
-    try:
-        yield
-    except Diverged as error:
-        raise EvaluationFailed(str(error)) from error
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise EvaluationFailed(f"out of memory at batch {recipe.batch_size}, {side} x {side} pixels") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -18,11 +17,12 @@ from convnets.errors import InputError
 from convnets.network import Network, build_network
 from convnets.out_of_memory import out_of_memory
 from convnets.threads import torch_threads
-from engines.evaluator import EvaluationFailed, Measurement
+from engines.evaluator import Measurement
 from training.augment import Samples, samples
 from training.dataset import Dataset
 from training.forecast import forecast_seconds
-from training.loop import Diverged, device, train
+from training.loop import device, train
+from training.own_failures import own_failures
 from training.recipe import Recipe
 
 _NETWORK: Final = "network"
@@ -81,7 +81,7 @@ class Proxy:
         memory; InputError if the data alone do not.
         """
         train_set, val_set = self._placed(self._side(network))
-        with self._own_failures(train_set):
+        with own_failures(self.recipe.batch_size, *train_set.pixels.shape[1:3]):
             module = self._built(network, seed, train_set)
             for epoch in train(module, train_set, val_set, self.recipe, seed, score_every=self.score_every):
                 if epoch.accuracy is not None:
@@ -94,7 +94,7 @@ class Proxy:
         Raises as an evaluation does.
         """
         train_set, val_set = self._placed(self._side(network))
-        with self._own_failures(train_set), torch_threads(threads):
+        with own_failures(self.recipe.batch_size, *train_set.pixels.shape[1:3]), torch_threads(threads):
             module = self._built(network, 0, train_set)
             return forecast_seconds(module, train_set, val_set, self.recipe, self.score_every)
 
@@ -167,20 +167,6 @@ class Proxy:
             nn.init.zeros_(module.classifier.weight)
         self._check_logits(module, train_set)
         return module
-
-    @contextmanager
-    def _own_failures(self, train_set: Samples) -> Iterator[None]:
-        """What is the network's own fault inside, as EvaluationFailed."""
-        try:
-            yield
-        except Diverged as error:
-            raise EvaluationFailed(str(error)) from error
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            height, width = train_set.pixels.shape[1:3]
-            size = f"batch {self.recipe.batch_size}, {width} x {height} pixels"
-            raise EvaluationFailed(f"out of memory at {size}") from error
 
     def _check_logits(self, module: nn.Module, train_set: Samples) -> None:
         """InputError unless the module gives [n, classes or more]; without this, a wrong width fails far from here."""

@@ -1,0 +1,23 @@
+"""What is a network's own fault in training, as an engine records it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from convnets.out_of_memory import out_of_memory
+from engines.evaluator import EvaluationFailed
+from training.loop import Diverged
+
+
+@contextmanager
+def own_failures(batch_size: int, height: int, width: int) -> Iterator[None]:
+    """Inside, that it diverged or does not fit into memory is EvaluationFailed, which names the batch and pixels."""
+    try:
+        yield
+    except Diverged as error:
+        raise EvaluationFailed(str(error)) from error
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise EvaluationFailed(f"out of memory at batch {batch_size}, {width} x {height} pixels") from error
