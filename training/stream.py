@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import NamedTuple
@@ -360,12 +361,23 @@ def _context() -> BaseContext:
     main = vars(sys.modules["__main__"]).values()
     used = {getattr(value, "__module__", getattr(value, "__name__", "")) for value in main}
     context.set_forkserver_preload([__name__, *sorted(used - {"", "__main__"})])
+    _start_forkserver()
     return context
+
+
+def _start_forkserver() -> None:
+    """The process from which those that read are forked, deaf to Ctrl-C, and they with it, from their first moment."""
+    resource_tracker.ensure_running()  # first, as its start ends with SIGINT let through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _bound(number: int) -> None:
     """In a process that reads: it ends with the training, and not before, as that may have a step to finish."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for those that no forkserver forked
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
