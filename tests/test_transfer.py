@@ -104,7 +104,9 @@ def test_the_best_of_a_whole_grid_is_trained_again_and_nothing_twice(folder: Pat
     contenders = [Contender("set", "net", start, TINY, (1.0, 2.0), (0.0, 0.01)) for start in ("pretrained", "scratch")]
     seen: list[tuple[str, str, float, float, int]] = []
 
-    def conduct(seeds: int, accuracies: Any = {**GRID, **FINAL}) -> Results:  # noqa: B006  # it is not changed
+    everything = {**GRID, **FINAL}
+
+    def conduct(seeds: int, accuracies: Any = everything) -> Results:
         results = Results(folder / "results.csv")
         jobs = Trainings(
             contenders, results, 0, seeds,

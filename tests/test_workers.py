@@ -106,7 +106,7 @@ def stop_at_once(line: str, best: str) -> None:
 
 
 def kill_a_worker_after(checkpoints: Path, step: int) -> None:
-    while (checkpoint.listed(checkpoints) or [None])[-1].step < step:  # type: ignore[union-attr]
+    while not any(one.step >= step for one in checkpoint.listed(checkpoints)):
         time.sleep(0.01)
     workers = [one for one in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(one.cmdline())]
     assert len(workers) == 2
