@@ -40,8 +40,11 @@ class Jobs(Protocol):
         """Note the accuracy after a step (counted from 1), and say whether the evaluation is worth continuing."""
         ...
 
-    def finish(self, number: int, stopped: bool = False, error: str | None = None) -> object:
-        """Record the outcome: evaluated to the end, stopped early, or failed for the network's own fault."""
+    def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> object:
+        """Record the outcome: evaluated to the end, stopped early, or failed for the network's own fault.
+
+        retries  how often it was started again because its worker, or the node of its worker, died.
+        """
         ...
 
     def withdraw(self, number: int) -> None:

@@ -144,12 +144,12 @@ class Evaluations:
         curve[step - 1 :] = [accuracy]  # steps come again where a worker died and another began anew
         return True
 
-    def finish(self, number: int, stopped: bool = False, error: str | None = None) -> Entry:
+    def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Entry:
         """Journal the outcome. The reward is the accuracy: nothing is weighed here."""
         drawn = self.in_flight[number].drawn
         curve = tuple(self._curves.pop(number, ()))
         reward = curve[-1] if error is None else None
-        entry = Entry(number, drawn.picks, drawn.key, drawn.costs, curve, reward, stopped, error)
+        entry = Entry(number, drawn.picks, drawn.key, drawn.costs, curve, reward, stopped, error, retries)
         self.journal.append(entry)
         del self.in_flight[number]
         self.watch(entry, time.monotonic() - self._started.pop(number))

@@ -30,6 +30,7 @@ class Entry:
     reward       reward of the result; None when the evaluation failed.
     stopped      halted early by successive halving: its accuracy is that of fewer epochs than the others'.
     error        why the candidate failed, one line; None when it did not.
+    retries      how often it was started again because its worker died, which is no fault of the candidate's.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Entry:
     reward: float | None = None
     stopped: bool = False
     error: str | None = None
+    retries: int = 0
 
     @property
     def accuracy(self) -> float | None:

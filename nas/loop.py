@@ -107,7 +107,7 @@ class Search:
             return True
         return self.halving.keeps(step, self._reward_of(accuracy, self.in_flight[number].costs))
 
-    def finish(self, number: int, stopped: bool = False, error: str | None = None) -> Entry:
+    def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Entry:
         """Journal the outcome, then tell the controller."""
         candidate = self.in_flight[number]
         curve = tuple(self._curves.pop(number, ()))
@@ -120,6 +120,7 @@ class Search:
             reward=self._reward_of(curve[-1], candidate.costs) if error is None else None,
             stopped=stopped,
             error=error,
+            retries=retries,
         )
         self.journal.append(entry)
         del self.in_flight[number]

@@ -29,7 +29,7 @@ def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, s
         {
             "number": entry.number, "reward": entry.reward, "accuracy": entry.accuracy, **entry.costs,
             "epochs": len(entry.curve), "stopped": entry.stopped, "error": entry.error,
-            "seconds": seconds.get(entry.number), "key": entry.key,
+            "retries": entry.retries, "seconds": seconds.get(entry.number), "key": entry.key,
             **choices_of(problem.decisions, entry.picks),
         }
         for entry in entries
@@ -94,6 +94,7 @@ def write_summary(
         "unique": len({entry.key for entry in entries}),
         "failures": sum(entry.error is not None for entry in entries),
         "stopped": sum(entry.stopped for entry in entries),
+        "retries": sum(entry.retries for entry in entries),
         "seconds": round(seconds, 3),
         "target_flops": objective.targets.get("macs"),
         "targets": dict(objective.targets),

@@ -63,6 +63,7 @@ class Evaluation:
     curve      accuracy after each epoch, fractions; the last is the result.
     stopped    halted early by successive halving.
     error      why it failed; None if it did not.
+    retries    how often it was started again because its worker died.
     seconds    from its start to its end.
     """
 
@@ -73,6 +74,7 @@ class Evaluation:
     stopped: bool
     error: str | None
     seconds: float
+    retries: int = 0
 
     @property
     def accuracy(self) -> float | None:
@@ -204,9 +206,11 @@ class Study:
         # The first seed decides. Another hurdle for each seed would leave hardly a network with all of them.
         return self.halving is None or self.in_flight[number].replicate > 0 or self.halving.keeps(step, accuracy)
 
-    def finish(self, number: int, stopped: bool = False, error: str | None = None) -> Evaluation:
+    def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Evaluation:
         """Record the outcome: evaluated to the end, stopped early, or failed for the network's own fault."""
         curve = self._curves.pop(number, [])
+        if retries:
+            self._trials[number].set_user_attr("retries", retries)
         if error is not None:
             self._trials[number].set_user_attr("error", error)
             frozen = self._study.tell(number, state=TrialState.FAIL)
@@ -414,6 +418,7 @@ def _evaluation(trial: FrozenTrial) -> Evaluation:
         stopped=trial.state == TrialState.PRUNED,
         error=trial.user_attrs.get("error"),
         seconds=trial.duration.total_seconds() if trial.duration else 0.0,
+        retries=trial.user_attrs.get("retries", 0),
     )
 
 

@@ -21,7 +21,7 @@ from nas.controllers.optuna import Optuna
 from nas.controllers.rl import RL
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
-from nas.journal import Entry
+from nas.journal import Entry, read_journal
 from nas.loop import best_of
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
@@ -186,7 +186,9 @@ def test_an_evaluation_that_began_again_on_another_worker_is_in_each_rung_once(m
     ]:
         assert search.keeps(candidate.number, step, accuracy)
     assert {epoch: len(values) for epoch, values in halving.rungs.items()} == {1: 1, 3: 1}
-    assert search.finish(candidate.number).curve == (0.15, 0.25, 0.32, 0.4, 0.5)
+    entry = search.finish(candidate.number, retries=1)
+    assert entry.curve == (0.15, 0.25, 0.32, 0.4, 0.5) and entry.retries == 1
+    assert read_journal(search.journal.path)[1] == [entry]
 
 
 class _NumpyNumbers:

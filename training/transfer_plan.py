@@ -273,7 +273,7 @@ class Trainings:
         self._accuracies[number] = accuracy
         return True
 
-    def finish(self, number: int, stopped: bool = False, error: str | None = None) -> Result:
+    def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Result:
         accuracy, seconds = self._accuracies.pop(number, None), time.monotonic() - self._started.pop(number)
         trial = self.in_flight[number].network
         row = self._results.add(trial, None if error else accuracy, seconds, error)
