@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from convnets.errors import InputError
-from engines.watchdog import watched
+from convnets.errors import InputError, RunFailed
+from engines.watchdog import bearing, watched
 
 # Read by Ray when it is imported or started. The state of a run is what we write ourselves, so Ray's own snapshots,
 # logs and Ctrl-C handling would only cost time and stand in the way.
@@ -28,48 +34,142 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a result may be a failure, which has no accuracy
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # workers come up side by side; how many there are is ours to say
     "TUNE_WARN_THRESHOLD_S": "60",
 }
 os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
 
 import ray  # noqa: E402
+from ray._private import ray_constants, services  # noqa: E402
 from ray._private import worker as driver  # noqa: E402
 
 # A dead worker is ours to report; Ray has a page about it that it prints whatever `log_to_driver` says.
 driver.print_to_stdstream = lambda data, ignore_prefix: None
 
+LOOPBACK = "127.0.0.1"
+# Whoever reaches Ray's ports can run code here. Ray opens them to this machine alone where the node's own address is
+# the loopback's, which it takes to be so on Windows and macOS; on Linux it goes by this constant. Without it even a
+# `127.0.0.1:port` that was asked for becomes the address that other machines know this one by.
+ray_constants.ENABLE_RAY_CLUSTER = False
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_PATIENCE = 30.0  # seconds without a server before it is given up; Ray itself ends the process after 60
+_SECONDS_TO_END = 20.0  # for this process to notice, before it is ended
+
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[Callable[[], bool]]:
     """A connection to Ray: the one that this process has, or else a new one, which ends with the context.
 
-    address  an existing cluster ("auto" or host:port); None starts Ray on this machine.
-    Raises InputError when the cluster is not there.
+    address  an existing cluster ("auto" or host:port); None starts Ray on this machine, which hears nobody else.
+    Yields whether Ray is lost: its server died, or has not answered for 30 seconds. Whoever waits for Ray looks at it
+    now and then, and raises RunFailed; a process that does not, because it waits within Ray, is ended.
+    Raises InputError when the cluster is not there, RunFailed when Ray does not come up on this machine.
     """
-    if address is not None:
-        _check_answers(address)
+    quiet()
+    if address not in (None, "auto"):
+        _check_answers(str(address), str(address))
     if ray.is_initialized():
-        yield
+        with _pulse(_PATIENCE) as lost:
+            yield lost
         return
+    if address is not None:
+        _join(address)
+        with _pulse(_PATIENCE) as lost:
+            try:
+                yield lost
+            finally:
+                _leave(lost())
+        return
+    with watched() as mark:
+        with bearing(mark):
+            _start()
+        with _pulse(2 * _SECONDS_BETWEEN_LOOKS) as lost:
+            try:
+                yield lost
+            finally:
+                _leave(lost())
+
+
+def quiet() -> None:
+    """Ray's loggers say nothing: a dead worker is ours to report."""
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def gone() -> RunFailed:
+    """What to raise when Ray is lost."""
+    return RunFailed("Ray's server has died, or cannot be reached any more, and its workers with it")
+
+
+def _start() -> None:
+    """Ray on this machine."""
+    try:
+        _init("local", _node_ip_address=LOOPBACK)  # None would join whatever cluster runs on this machine
+    except Exception as error:  # Ray raises bare ones, for all that may be wrong with a machine
+        ray.shutdown()
+        raise RunFailed(
+            f"Ray did not come up on this machine: {_first_line(error)}. Its memory or {tempfile.gettempdir()} may be "
+            "full, or it too busy; engine=inline needs no Ray"
+        ) from error
+
+
+def _join(address: str) -> None:
+    """A cluster that runs."""
+    if address == "auto":
+        try:
+            found = services.canonicalize_bootstrap_address_or_die(address)
+        except ConnectionError:
+            raise InputError("engine.address=auto: no Ray cluster was found on this machine") from None
+        _check_answers(address, found)
+    try:
+        _init(address)
+    except Exception as error:  # of another version, of Python or of Ray; with a token that is not ours; and so on
+        raise InputError(f"engine.address={address}: Ray cannot join it: {_first_line(error)}") from error
+
+
+def _init(address: str, **settings: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler in place, which would exit at once
     try:
-        ray.init(
-            address=address or "local",  # None would join whatever cluster runs on this machine
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except ConnectionError as error:
-        raise InputError(f"engine.address={address}: no Ray cluster answers there ({error})") from None
+        ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, **settings)
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a dead worker is ours to report
-    with watched() if address is None else nullcontext():
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    quiet()  # again: it sets its own level
+
+
+def _leave(lost: bool) -> None:
+    """Disconnect. From a server that is no more it would take a minute, and then Ray would end this process."""
+    if lost:
+        atexit.unregister(ray.shutdown)
+    else:
+        ray.shutdown()
+
+
+@contextmanager
+def _pulse(patience: float) -> Iterator[Callable[[], bool]]:
+    """Whether Ray's server has not answered for so many seconds."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    lost, ended = threading.Event(), threading.Event()
+
+    def look() -> None:
+        answered = time.monotonic()
+        while not ended.wait(_SECONDS_BETWEEN_LOOKS):
+            try:
+                socket.create_connection((host, int(port)), timeout=5).close()
+                answered = time.monotonic()
+            except OSError:
+                if time.monotonic() - answered > patience:
+                    lost.set()
+                    break
+        if lost.is_set() and not ended.wait(_SECONDS_TO_END):
+            print(f"error: {gone()}", file=sys.stderr, flush=True)
+            os._exit(1)  # what is finished is on disk, and the watchdog ends the others
+
+    threading.Thread(target=look, name="Ray's pulse", daemon=True).start()
+    try:
+        yield lost.is_set
+    finally:
+        ended.set()
 
 
 def resources() -> dict[str, float]:
@@ -93,14 +193,16 @@ def threads(cpus: float) -> int:
     return max(1, int(cpus))
 
 
-def _check_answers(address: str) -> None:
+def _check_answers(given: str, address: str) -> None:
     """InputError where nothing listens at host:port; Ray itself would try for minutes."""
     host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
     if not separator or not port.isdigit():
-        raise InputError(f"engine.address={address}: it must be null, auto, or host:port")
+        raise InputError(f"engine.address={given}: it must be null, auto, or host:port")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
-        raise InputError(f"engine.address={address}: no Ray cluster answers there ({error})") from None
+        raise InputError(f"engine.address={given}: no Ray cluster answers there ({error})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
