@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from convnets.errors import CannotWrite
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:
-    """Write to a temporary file beside `path`, force it to disk, and rename it into place."""
-    path = Path(path)
+    """Write to a temporary file beside `path`, force it to disk, and rename it into place.
+
+    Raises CannotWrite naming `path`; what was there before is there still.
+    """
     data = content.encode() if isinstance(content, str) else content
+    with writing(path):
+        _write(Path(path), data)
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """For code that writes to `path`: what the system refuses is raised as CannotWrite, which names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(error.errno, error.strerror, str(path)) from None
+
+
+def _write(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
