@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from nas.controller import Result
+from nas.controllers import bayesian
 from nas.controllers.bayesian import Bayesian, _log_improvement
 from nas.controllers.evolution import Evolution
 from nas.controllers.gaussian_process import GaussianProcess, Inputs
@@ -19,9 +20,9 @@ from nas.halving import Halving
 from nas.journal import Entry
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
-from nas.testing import Make, Separable, awkward, check_controller
+from nas.testing import Make, Separable, awkward, check_controller, trajectory
 from search_spaces.efficientnet import EfficientNet
-from search_spaces.space import Decision, Picks
+from search_spaces.space import Decision, Picks, sample
 from tests.test_published import ARCHIVE, needs_archive
 
 DECISIONS = (Decision("width", (1, 2, 3, 4)), Decision("kind", ("plain", "wide")), Decision("depth", (2, 4, 6)))
@@ -284,6 +285,37 @@ class Watched(Separable):
     def cost(self, picks: Picks) -> Mapping[str, float]:
         self.seen.add(picks)
         return super().cost(picks)
+
+
+@pytest.mark.parametrize("front", [(), ("macs",)])
+def test_more_results_than_it_considers(front: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best are among those considered, and one more result exchanges one or two."""
+    monkeypatch.setattr(bayesian, "CONSIDERED", 12)
+    problem = Separable((4,) * 5, front=front)
+    controller, rng = Bayesian(problem, seed=0), np.random.default_rng(0)
+    before: list[Result] = []
+    for number in range(60):
+        accuracy = None if number % 4 == 1 else float(rng.random())
+        controller.tell(Result(number, sample(problem.decisions, rng), accuracy, accuracy, stopped=number % 4 == 2))
+        considered = controller.considered()
+        assert len(considered) == min(number + 1, 12) and considered == sorted(considered, key=lambda r: r.number)
+        assert len([result for result in considered if result not in before]) <= 2 + 2 * len(front)
+        ended = [result for result in controller.results if not result.stopped and result.reward is not None]
+        assert not ended or max(ended, key=lambda result: result.reward or 0.0) in considered
+        before = considered
+
+
+def test_a_replay_restores_it_beyond_what_it_considers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bayesian, "CONSIDERED", 12)
+    problem = awkward()
+    whole = trajectory(Bayesian(problem, seed=0), problem, 32)
+    assert trajectory(Bayesian(problem, seed=0), problem, 32, told=whole[:20]) == whole
+
+
+def test_few_considered_are_enough_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bayesian, "CONSIDERED", 24)
+    for seed in range(2):
+        assert max(_search(Bayesian, Separable((3,) * 12, seed=seed), 50, seed)) > 0.9
 
 
 def test_few_networks_are_looked_at_where_each_has_to_be_measured() -> None:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
@@ -33,6 +34,7 @@ LARGEST_STEP = 3  # the mutants in up to so many decisions
 CLIMB = 12  # single exchanges from the best candidate, at most
 REFIT = 1.1  # hyperparameters are fitted anew when there are so many times the results they were last fitted to,
 FITTED_TO = 300  # and to at most so many of them.
+CONSIDERED = 1000  # results at most that the model is told of at a time: its time grows with their cube
 MODELS = 3  # are fitted, each to a random share BAG of those, and their expected improvements averaged: one alone is
 BAG = 0.8  # too sure of itself where results are noisy
 LIMITS_OF_COST = 64  # over which a front's improvement is averaged; drawn anew for each proposal,
@@ -83,8 +85,38 @@ class Bayesian:
         last = ranked[-1] if ranked else self.results[-1].picks
         return novel(self.problem, [*ranked, *outwards(decisions, last, rng, ATTEMPTS)], self.told, in_flight)
 
-    def log_errors(self, count: int) -> Array:
-        """Of the first `count` results: [count].
+    def considered(self) -> list[Result]:
+        """The results that a proposal is made from, in their order: all of them, or else CONSIDERED.
+
+        Half are the best, which say where to look; the others are drawn from the rest, so that the model knows what
+        lies elsewhere. Each result has its lot for good: the choice changes little from one result to the next.
+        """
+        count = len(self.results)
+        if count <= CONSIDERED:
+            return self.results
+        lots = np.argsort(np.random.default_rng(self.seed).random(count))
+        best = self._ranking(lots[: CONSIDERED // 2])[: CONSIDERED // 2]
+        others = lots[~np.isin(lots, best)][: CONSIDERED - len(best)]
+        return [self.results[place] for place in np.sort([*best, *others])]
+
+    def _ranking(self, rivals: npt.NDArray[np.int_]) -> npt.NDArray[np.int_]:
+        """Places of the results, the best first: by reward; for a front, by how many at the places `rivals` beat it."""
+        front = self.problem.front
+        rows = []  # lower is better
+        for result in self.results:
+            if result.accuracy is None or result.reward is None or result.stopped:
+                rows.append([np.inf] * (1 + len(front)))
+            elif front:
+                cost = self.problem.cost(result.picks)
+                rows.append([-result.accuracy, *(to_minimise(name, cost[name]) for name in front)])
+            else:
+                rows.append([-result.reward])
+        points = np.array(rows)
+        beaten = [(points[rivals][:, None] < points).all(2).sum(0)] if front else []
+        return np.lexsort([points[:, 0], *beaten])
+
+    def log_errors(self, results: Sequence[Result]) -> Array:
+        """Of n results: [n].
 
         Errors of networks shrink by factors, not by differences; and where many are hopeless, the logarithm keeps
         them from swaying the model where it matters.
@@ -92,11 +124,10 @@ class Bayesian:
         One that failed counts as if its reward were the worst told. One that was stopped early counts as its error at
         that epoch foretells, by a line through those of the evaluations that went on to the end.
         """
-        results = self.results[:count]
         ended = [_log_error(r.curve) for r in results if r.accuracy is not None and not r.stopped and r.curve]
         known = [result for result in results if result.accuracy is not None and result.reward is not None]
-        worst = min(result.reward or 0.0 for result in known)
-        lowest = min(result.accuracy or 0.0 for result in known)
+        worst = min((result.reward or 0.0 for result in known), default=0.0)
+        lowest = min((result.accuracy or 0.0 for result in known), default=0.0)
         found = []
         for result in results:
             if result.accuracy is None:
@@ -138,7 +169,7 @@ class Bayesian:
         return next(islice(known, self.start - 1, None))
 
     def _fit(self, count: int) -> list[Array]:
-        log_errors = self.log_errors(count)
+        log_errors = self.log_errors(self.results[:count])
         rng = np.random.default_rng((self.seed, count))
         fitted = []
         for _ in range(MODELS):
@@ -159,8 +190,9 @@ class _Acquisition:
         self.problem = controller.problem
         self.rng = rng
         self.busy = controller.told | {self.problem.key(picks) for picks in in_flight}
-        told = [result.picks for result in controller.results]
-        log_errors = controller.log_errors(len(told))
+        results = controller.considered()
+        told = [result.picks for result in results]
+        log_errors = controller.log_errors(results)
         deviation = log_errors.std()
         self.scale = log_errors.mean(), deviation if deviation > 1e-6 else 1.0
         self.log_costs = controller.log_costs(told)
@@ -179,7 +211,7 @@ class _Acquisition:
             ]
         smoothed = np.mean([known.smoothed[: len(told)] for _, known in self.models], axis=0)
         # What was stopped early cannot be the best, however well it is thought of.
-        ended = [place for place, result in enumerate(controller.results) if not result.stopped]
+        ended = [place for place, result in enumerate(results) if not result.stopped]
         ended = ended or list(range(len(told)))
         self._rank([told[place] for place in ended], self._accuracy(smoothed[ended]))
         self.gain: dict[Picks, float] = {}
