@@ -1,0 +1,57 @@
+"""Drivers and workers that are killed while networks really train: one epoch on the embedded digits."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from nas.faults import ledger
+from nas.faults.drivers import suffer
+from nas.faults.outcome import Outcome, lasting
+from nas.faults.searches import INLINE, subject
+from nas.faults.settings import Settings
+from nas.faults.witness import witnessing
+from nas.faults.workers import Lottery, failed
+
+# Smaller than any proxy that ranks: what is tried here is how it dies, not what it finds.
+PROXY = (
+    "evaluator._target_=nas.faults.witnessed.Witnessed",
+    "evaluator.of._target_=nas.evaluators.proxy.Proxy",
+    "evaluator.of.data=${data}",
+    "data=digits",
+    "evaluator.of.resolution=8",
+    "evaluator.of.recipe._target_=training.recipe.Recipe",
+    "evaluator.of.recipe.epochs=1",
+    "evaluator.of.recipe.batch_size=128",
+)
+SECONDS = 0.5  # within which a worker dies after an evaluation began
+
+
+def proxy(settings: Settings) -> Outcome:
+    """Half of `count` kill the driver of an inline search, half a worker on Ray; all the driver where Ray is not.
+
+    As with made-up accuracies: full budgets, nothing lost, and inline the undisturbed search's journal.
+    """
+    start, rng = time.monotonic(), random.Random(f"proxy {settings.seed}")
+    of_workers = settings.count // 2 if settings.ray is not None else 0
+    of_drivers = settings.count - of_workers
+
+    options: Sequence[str] = (*INLINE, *PROXY)
+    budget = 2 * of_drivers + 2
+    undisturbed = subject(settings, "undisturbed", options, budget)
+    findings = undisturbed.run().unless(0)
+    killed, found = suffer(settings, "inline", options, budget, rng, of_drivers, undisturbed.journal)
+    findings += found
+
+    if settings.ray is not None and of_workers:
+        options, budget = (*settings.ray, "engine.max_failures=5", *PROXY), 2 * of_workers + 2
+        lottery = Lottery(rng, of_workers, budget, SECONDS, lambda deaths: settings.show(killed + deaths))
+        path = subject(settings, "ray", options, budget).path
+        with witnessing(path, budget, settings.address, lottery) as witness:
+            search = subject(settings, "ray", options, budget, witness.address)
+            findings += search.run().unless(0)
+            findings += ledger.judge(b"", search.journal, budget) + witness.repeated
+        findings += failed(ledger.evaluations(search.journal))
+    note = f"{of_drivers} drivers inline, {of_workers} workers on Ray, training on the digits"
+    return lasting("proxy", of_drivers + of_workers, time.monotonic() - start, findings, note)

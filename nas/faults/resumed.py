@@ -1,0 +1,40 @@
+"""The searches of `nas.faults.searches`, resumed in this process: hundreds of times where the command took minutes."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from engines import inline
+from nas.controllers.evolution import Evolution
+from nas.evaluators.synthetic import Synthetic
+from nas.faults.searches import EPOCHS
+from nas.faults.witness import SEARCH_SEED
+from nas.halving import Halving
+from nas.journal import Journal, read_journal
+from nas.loop import Search
+from nas.problem import SearchProblem
+from nas.reward import mnas_soft, on_macs
+from search_spaces.efficientnet import EfficientNet
+
+
+def resume(path: Path, undisturbed: Path, budget: int) -> None:
+    """Go on with the journal at `path` as the command would, to the end of the budget.
+
+    undisturbed  a journal that the command wrote, for its settings.
+    Raises InputError where the journal is damaged.
+    """
+    journal = Journal(path, read_journal(undisturbed)[0])
+    try:
+        problem = _problem()
+        problem.recall(journal.entries)
+        controller = Evolution(problem, SEARCH_SEED, population=8, sample=8, start=4)
+        search = Search(problem, controller, journal, budget, SEARCH_SEED, Halving(EPOCHS))
+        inline.run(search, Synthetic(EPOCHS))
+    finally:
+        journal.close()
+
+
+@cache
+def _problem() -> SearchProblem:
+    return SearchProblem(EfficientNet(), on_macs(mnas_soft, 400e6))

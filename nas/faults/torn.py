@@ -1,0 +1,57 @@
+"""A journal whose last line was torn by a crash, at every byte that it has."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from convnets.errors import InputError
+from nas.faults import ledger
+from nas.faults.outcome import Finding, Outcome, lasting
+from nas.faults.resumed import resume
+from nas.faults.searches import INLINE, instant, subject
+from nas.faults.settings import Settings
+
+BUDGET = 12
+
+
+def torn(settings: Settings) -> Outcome:
+    """Tear the last line at each byte and resume in this process; tear anywhere and resume by command, `count` times.
+
+    Whatever was complete is kept, and every journal ends equal to the undisturbed one, byte for byte.
+    """
+    start, rng = time.monotonic(), random.Random(f"torn {settings.seed}")
+    search = subject(settings, "search", (*INLINE, *instant()), BUDGET)
+    findings = search.run().unless(0)
+    undisturbed = search.journal
+    findings += ledger.judge(b"", undisturbed, BUDGET)
+    lines = ledger.complete_lines(undisturbed)
+    if findings:
+        return lasting("torn", 0, time.monotonic() - start, findings)
+
+    whole = settings.folder / "undisturbed.jsonl"
+    whole.write_bytes(undisturbed)
+    positions = range(len(undisturbed) - len(lines[-1]) - 1, len(undisturbed))
+    for done, position in enumerate(positions, start=1):
+        findings += _tear(whole, undisturbed[:position], settings.folder / "torn.jsonl")
+        settings.show(done)
+
+    anywhere = [rng.randrange(1, len(undisturbed)) for _ in range(settings.count)]
+    for done, position in enumerate(anywhere, start=len(positions) + 1):
+        search.path.write_bytes(undisturbed[:position])
+        findings += search.run().unless(0)
+        findings += ledger.judge(undisturbed[:position], search.journal, BUDGET, undisturbed)
+        settings.show(done)
+    note = f"{len(positions)} bytes of the last line, resumed in this process; {len(anywhere)} anywhere, by command"
+    return lasting("torn", len(positions) + len(anywhere), time.monotonic() - start, findings, note)
+
+
+def _tear(whole: Path, left: bytes, path: Path) -> list[Finding]:
+    """What is wrong after a resumption from what was `left` of the journal `whole`."""
+    path.write_bytes(left)
+    try:
+        resume(path, whole, BUDGET)
+    except InputError as error:
+        return [Finding("lost", f"a torn journal is refused: {error}")]
+    return ledger.judge(left, path.read_bytes(), BUDGET, whole.read_bytes())

@@ -1,0 +1,116 @@
+"""The witness: hears of every evaluation that begins, on whatever machine, and may sentence its process to death."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from nas.faults import ledger
+from nas.faults.outcome import Finding
+
+SEARCH_SEED = 0  # of every search here
+
+
+@dataclass(frozen=True)
+class Begin:
+    """An evaluation that begins: its number, and the process that it is in."""
+
+    number: int
+    pid: int
+    host: str
+
+    @property
+    def here(self) -> bool:
+        """Whether that is a process of this machine."""
+        return self.host == socket.gethostname()
+
+
+Sentence = Callable[[Begin], float | None]  # seconds after which the process kills itself; None: it lives
+
+
+class Witness:
+    """What was seen of one search. An evaluation that begins though the journal holds it already is `repeated`."""
+
+    def __init__(self, address: str, journal: Path, budget: int, sentence: Sentence) -> None:
+        self.address = address
+        self.begins: list[Begin] = []
+        self.repeated: list[Finding] = []
+        self._journal = journal
+        self._sentence = sentence
+        self._lock = threading.Lock()
+        self._numbers = {_seed_of(number): number for number in range(budget)}
+
+    def hear(self, line: str) -> str:
+        """A report, `SEED PID HOST`; the answer. What is no report is not answered."""
+        try:
+            seed, pid, host = line.split()
+            begin = Begin(self._numbers[int(seed)], int(pid), host)
+        except (ValueError, KeyError):
+            return ""
+        with self._lock:
+            if begin.number in ledger.evaluations(ledger.content(self._journal)):
+                again = f"evaluation {begin.number} began again though it was finished"
+                self.repeated.append(Finding("repeated", again))
+            self.begins.append(begin)
+            seconds = self._sentence(begin)  # which may take its time: so long the evaluation waits
+        return "" if seconds is None else str(seconds)
+
+
+@contextmanager
+def witnessing(
+    journal: Path, budget: int, address: str | None = None, sentence: Sentence = lambda begin: None
+) -> Iterator[Witness]:
+    """A witness of the search that writes `journal`, listening as long as the context lasts.
+
+    address   of the cluster that evaluates; None: this machine alone, and nobody else can reach the witness.
+    sentence  is asked once for each evaluation that begins.
+    """
+    with _Server((_own_address(address), 0), _Handler) as server:
+        host, port = server.server_address[:2]
+        server.witness = Witness(f"{host!s}:{port}", journal, budget, sentence)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        try:
+            yield server.witness
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    witness: Witness
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    timeout = 30  # seconds; who connects and says nothing does not stay
+
+    def handle(self) -> None:
+        answer = cast(_Server, self.server).witness.hear(self.rfile.readline(1000).decode(errors="replace"))
+        self.wfile.write(f"{answer}\n".encode())
+
+
+def _own_address(cluster: str | None) -> str:
+    """This machine's address as the cluster's machines see it."""
+    if cluster is None:
+        return "127.0.0.1"
+    host = cluster.removeprefix("ray://").rpartition(":")[0] or "192.0.2.1"  # for "auto": any address beyond this host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 1))  # sends nothing, but chooses the way
+        except OSError:  # there is no way out of this machine, and so no other
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _seed_of(number: int) -> int:
+    """An evaluation's seed, by which its process knows it; as `nas.loop` draws it."""
+    return int(np.random.SeedSequence((SEARCH_SEED, number)).generate_state(1)[0])

@@ -1,0 +1,278 @@
+"""`python -m nas.selftest`: do searches on this machine, or on this cluster, survive what happens to machines?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from conf.command import configuration, plain, run
+from conf.console import CONSOLE, command_line, say
+from conf.progress import duration_text
+from conf.run_folder import locked, run_folder, write_config, write_json
+from convnets.atomic_file import write_atomically
+from convnets.checks import check_whole
+from convnets.errors import InputError
+from convnets.settings import check_same_settings
+from nas.faults.corrupted import corrupted
+from nas.faults.disk_full import disk_full
+from nas.faults.drivers import drivers
+from nas.faults.nodes import nodes
+from nas.faults.outcome import Finding, Outcome
+from nas.faults.proxy import proxy
+from nas.faults.settings import Settings
+from nas.faults.torn import torn
+from nas.faults.two_at_once import two_at_once
+from nas.faults.workers import workers
+from pages.page import render
+
+COMMAND = "nas.selftest"
+SILENCE = 5.0  # seconds between two lines about one fault
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What may be injected: how, what it is for people, and where it cannot be."""
+
+    inject: Callable[[Settings], Outcome]
+    title: str
+    on_ray: bool = False  # it needs Ray
+    at_home: bool = False  # it needs a cluster that may be broken: one that is made for it
+
+
+FAULTS = {
+    "torn": _Fault(torn, "the journal's last line torn at every byte"),
+    "corrupted": _Fault(corrupted, "the journal damaged at random"),
+    "disk_full": _Fault(disk_full, "the disk full"),
+    "two_at_once": _Fault(two_at_once, "a second search in the same folder"),
+    "drivers": _Fault(drivers, "kill -9 of the driver"),
+    "workers": _Fault(workers, "kill -9 of a worker", on_ray=True),
+    "nodes": _Fault(nodes, "a node of the cluster lost", on_ray=True, at_home=True),
+    "proxy": _Fault(proxy, "kill -9 while networks train"),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns the exit code: 1 if anything was lost, repeated or otherwise wrong.
+
+    Raises InputError for what the user can mend.
+    """
+    config, names = configuration(COMMAND, "selftest", arguments)
+    given = plain(config)
+    check_whole("seed", given["seed"], least=0)
+    counts = {name: check_whole(name, given[name], least=0) for name in FAULTS}
+    ray = _ray_options(given["engine"], names["engine"])
+    wanted = _wanted(given["only"], counts, ray is not None, given["engine"].get("address"))
+    folder = run_folder(given["name"])
+    settings = {name: value for name, value in given.items() if name not in ("only", "name")}
+    outcomes = _earlier(folder, settings)
+    asked = _Asked(folder, settings, wanted, ray, tuple(arguments))
+    if not asked.left(outcomes):
+        say(f"{folder}/ is finished: nothing to do")
+        return _conclude(asked, outcomes)
+    with locked(folder):
+        _write(asked, outcomes, config_text=None)  # first of all: by it the command knows the folder as its own
+        write_config(folder, config)
+        try:
+            _inject(asked, outcomes)
+        except KeyboardInterrupt:
+            kept = len(wanted) - len(asked.left(outcomes))
+            say(f"\nstopped; {kept} of {len(wanted)} faults are done. To go on:\n  {asked.command}")
+            raise
+    return _conclude(asked, outcomes)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked for."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    wanted: Sequence[str]
+    ray: Sequence[str] | None
+    arguments: Sequence[str]
+
+    def left(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        return [name for name in self.wanted if name not in outcomes]
+
+    @property
+    def command(self) -> str:
+        """The command line that goes on with this run."""
+        return command_line(COMMAND, self.arguments, name=self.folder.name)
+
+
+def _ray_options(engine: Mapping[str, Any], name: str) -> list[str] | None:
+    """What puts a search on this engine; None for the inline one."""
+    if name == "inline":
+        return None
+    if name != "ray":
+        raise InputError(f"engine={name}: it must be ray, or inline for what needs no Ray")
+    chosen = {key: "null" if value is None else value for key, value in engine.items() if key != "_target_"}
+    return ["engine=ray", *(f"engine.{key}={value}" for key, value in chosen.items())]
+
+
+def _wanted(only: Any, counts: Mapping[str, int], ray: bool, address: str | None) -> list[str]:
+    """The faults to inject, in their order. InputError for a name that is none, or one that cannot be injected here."""
+    if only is not None and (not isinstance(only, list) or not only or set(map(str, only)) - set(FAULTS)):
+        raise InputError(f"only={only}: it must be a list of {', '.join(FAULTS)}")
+    wanted = []
+    for name, fault in FAULTS.items():
+        why = None
+        if fault.on_ray and not ray:
+            why = "engine=inline has none"
+        elif fault.at_home and address is not None:
+            why = f"engine.address={address} is not for us to break; leave it out"
+        asked = counts[name] > 0 and (only is None or name in only)
+        if only is not None and asked and why:
+            raise InputError(f"only={only}: {name} needs a Ray of its own, and {why}")
+        if asked and not why:
+            wanted.append(name)
+    if not wanted:
+        raise InputError(f"there is nothing to do: give one of {', '.join(FAULTS)} a number above 0")
+    return wanted
+
+
+def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Outcome]:
+    """What an earlier run of this self-test found; changes nothing. InputError where the folder is none's."""
+    path = folder / "summary.json"
+    others = f"name={folder.name}: {folder} holds another command's results; give another name="
+    if not path.exists():
+        if any((folder / name).exists() for name in ("config.yaml", "journal.jsonl", "study.db")):
+            raise InputError(others)
+        return {}
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError:
+        raise InputError(f"{path} is damaged; give another name=") from None
+    if not isinstance(summary, dict) or summary.get("command") != COMMAND:
+        raise InputError(others)
+    check_same_settings(path, summary["settings"], settings)
+    return {name: _outcome_of(name, found) for name, found in summary["faults"].items()}
+
+
+def _outcome_of(name: str, found: Mapping[str, Any]) -> Outcome:
+    findings = tuple(Finding(**one) for one in found["findings"])
+    return Outcome(name, found["injected"], found["seconds"], findings, found["note"])
+
+
+def _inject(asked: _Asked, outcomes: dict[str, Outcome]) -> None:
+    """Inject what is left, one kind of fault after the other; `outcomes` grows, and is on disk after each."""
+    left = asked.left(outcomes)
+    for place, name in enumerate(left, start=1):
+        say(f"[{place}/{len(left)}] {name}: {FAULTS[name].title}")
+        searches = asked.folder / "searches" / name
+        shutil.rmtree(searches, ignore_errors=True)  # of a run that was interrupted
+        searches.mkdir(parents=True)
+        settings = Settings(
+            searches.resolve(),
+            asked.settings[name],
+            asked.settings["seed"],
+            asked.ray,
+            asked.settings["engine"].get("address"),
+            _shown(name),
+        )
+        outcomes[name] = FAULTS[name].inject(settings)
+        say(f"      {_line(outcomes[name])}")
+        for finding in outcomes[name].findings:
+            say(f"      {finding.kind}: {finding.text}" + (f" ({finding.count})" if finding.count > 1 else ""))
+        if outcomes[name].passed:  # what went wrong is kept to be looked at
+            shutil.rmtree(searches)
+        _write(asked, outcomes, (asked.folder / "config.yaml").read_text())
+
+
+def _shown(name: str) -> Callable[[int], None]:
+    """Says how many were injected, now and then."""
+    last = time.monotonic()
+
+    def show(injected: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= SILENCE:
+            last = time.monotonic()
+            say(f"      {injected} injected")
+
+    return show
+
+
+def _line(outcome: Outcome) -> str:
+    """`20 injected, 0 lost, 0 repeated, 62s: 15 inline, 5 on Ray`."""
+    figures = f"{outcome.injected} injected, {outcome.lost} lost, {outcome.repeated} repeated"
+    return f"{figures}, {duration_text(outcome.seconds)}: {outcome.note}"
+
+
+def _write(asked: _Asked, outcomes: Mapping[str, Outcome], config_text: str | None) -> None:
+    """`summary.json`, and the page once there is a configuration to show."""
+    found = [outcomes[name] for name in FAULTS if name in outcomes]
+    left = asked.left(outcomes)
+    summary = {
+        "command": COMMAND,
+        "finished": not left,
+        "passed": all(outcome.passed for outcome in found),
+        **{name: sum(getattr(outcome, name) for outcome in found) for name in ("injected", "lost", "repeated")},
+        "seconds": round(sum(outcome.seconds for outcome in found), 3),
+        "settings": asked.settings,
+        "faults": {
+            outcome.fault: {
+                "passed": outcome.passed,
+                "injected": outcome.injected,
+                "lost": outcome.lost,
+                "repeated": outcome.repeated,
+                "seconds": round(outcome.seconds, 3),
+                "note": outcome.note,
+                "findings": [asdict(finding) for finding in outcome.findings],
+            }
+            for outcome in found
+        },
+    }
+    write_json(asked.folder / "summary.json", summary)
+    if config_text is not None:
+        page = render(
+            Path(__file__).with_name("selftest_report.html"),
+            asked.folder.name,
+            [],
+            config_text,
+            outcomes=found,
+            titles={name: fault.title for name, fault in FAULTS.items()},
+            left=left,
+            summary=summary,
+            verdict=_verdict(found),
+            duration=duration_text,
+        )
+        write_atomically(asked.folder / "report.html", page)
+
+
+def _verdict(outcomes: Sequence[Outcome]) -> str:
+    """What came of it all, in a sentence."""
+    injected, lost, repeated = (
+        sum(getattr(outcome, name) for outcome in outcomes) for name in ("injected", "lost", "repeated")
+    )
+    wrong = sum(finding.count for outcome in outcomes for finding in outcome.findings if finding.kind == "wrong")
+    said = [f"{lost or 'nothing'} lost", f"{repeated or 'nothing'} repeated"]
+    said += [f"{wrong} other findings"] if wrong else []
+    return f"{injected} faults injected: {', '.join(said)}"
+
+
+def _conclude(asked: _Asked, outcomes: Mapping[str, Outcome]) -> int:
+    """Say what was found and where it is. Returns the exit code."""
+    found = [outcomes[name] for name in FAULTS if name in outcomes]
+    table = Table(title="what was injected, and what came of it", title_justify="left")
+    for heading in ("fault", "injected", "lost", "repeated", "seconds"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "fault" else "right")
+    table.add_column("", no_wrap=True)
+    for one in found:
+        figures = (f"{one.injected:,}", f"{one.lost}", f"{one.repeated}", f"{one.seconds:.0f}")
+        table.add_row(one.fault, *figures, "passed" if one.passed else "FAILED")
+    CONSOLE.print(table)
+    passed = all(outcome.passed for outcome in found)
+    kept = "" if passed else f"\nwhat failed can be looked at: {asked.folder}/searches/"
+    say(f"{_verdict(found)}\nwritten: {asked.folder}/ with summary.json, report.html{kept}")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    run(main)
