@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from convnets.errors import InputError
+from convnets.errors import CannotWrite, InputError, RunFailed
+from convnets.yaml_file import safe_yaml
 
 CONFIG_FOLDER = Path(__file__).parent
 
@@ -43,6 +44,9 @@ def run(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
     except InputError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except (CannotWrite, RunFailed) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -65,6 +69,7 @@ def configuration(
     parser.add_argument("--config-dir", type=Path, help="folder with YAML files of your own, one subfolder a group")
     parser.add_argument("overrides", nargs="*", help=argparse.SUPPRESS)
     parser.error = _refuse  # type: ignore[method-assign]
+    _check_text(arguments)
     given = parser.parse_intermixed_args(arguments)
     overrides = _open_custom_groups([_as_text(override) for override in given.overrides])
     overrides = [f"++{text}" if text.startswith(tuple(f"{key}." for key in open_ended)) else text for text in overrides]
@@ -87,7 +92,7 @@ def configuration(
         except InputError:
             raise
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-            raise InputError(one_line(error)) from None
+            raise InputError(_unknown_setting(name, overrides, error) or one_line(error)) from None
     for group in set(_GROUPS) - set(_SETTINGS):
         if group in config and not (OmegaConf.is_dict(config[group]) and "_target_" in config[group]):
             raise InputError(f"{group}={choices.get(group)}: its YAML has no _target_")
@@ -113,7 +118,7 @@ def construct(config: DictConfig, name: str, **arguments: Any) -> Any:
         waiting = functools.partial(target, **instantiate(bound, **arguments))
         inspect.signature(target).bind_partial(**waiting.keywords)
         return waiting
-    except (ImportError, TypeError) as error:
+    except (ImportError, TypeError, OmegaConfBaseException) as error:
         raise InputError(f"{name}: {one_line(error)}") from None
     except InstantiationException as error:
         cause: BaseException | None = error
@@ -131,6 +136,41 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The configuration as dicts, lists and scalars, which may travel inward."""
     content: Any = OmegaConf.to_container(config, resolve=True)
     return dict(content)
+
+
+def check_inert(settings: Mapping[str, Any], path: Path, trust: Any) -> None:
+    """InputError where settings of groups, which were read from a file, would run code that nobody chose to run.
+
+    A file may come from anywhere. What its `_target_` names is run where `conf/` has it for one of these groups, or the
+    user named it in `trust`, one dotted path or several. Interpolations, which could make another of it, are refused.
+    """
+    trusted = trust if isinstance(trust, (list, tuple)) else [trust]
+    ours = {one for group in settings for file in (CONFIG_FOLDER / group).glob("*.yaml") for one in _targets_in(file)}
+    for name, value in _leaves(settings):
+        if isinstance(value, str) and "${" in value:
+            raise InputError(f"{path}: {name} is to be computed; what a run writes are values")
+        if name.endswith("_target_") and value not in ours and value not in trusted:
+            raise InputError(
+                f"{path}: {name}={value} is code that is not ours; if you know it, let the file run it by trust={value}"
+            )
+
+
+def _targets_in(file: Path) -> list[Any]:
+    found = [value for name, value in _leaves(safe_yaml(file.read_text())) if name.endswith("_target_")]
+    return [value for value in found if value != "???"]
+
+
+def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that holds no others, with its dotted name."""
+    if isinstance(content, Mapping):
+        items: Iterable[tuple[Any, Any]] = content.items()
+    elif isinstance(content, list):
+        items = enumerate(content)
+    else:
+        yield name, content
+        return
+    for key, value in items:
+        yield from _leaves(value, f"{name}.{key}" if name else str(key))
 
 
 def targets_of(group: str) -> dict[str, Any]:
@@ -191,6 +231,18 @@ def _unknown_option(error: MissingConfigException) -> str:
     return f"{group}={option}: there is no such {group}; allowed: {', '.join(sorted(options))}"
 
 
+def _unknown_setting(name: str, overrides: Sequence[str], error: Exception) -> str | None:
+    """Of an override `controller.mood=3`: that there is no mood, and what there is; None of any other error."""
+    found = re.match(r"Could not override '([\w.]+)'", str(error))
+    if found is None:
+        return None
+    above, _, unknown = found[1].rpartition(".")
+    choices = [text for text in overrides if "." not in text.split("=")[0]]
+    with_choices = OmegaConf.select(compose(name, overrides=choices), above)
+    there = [str(key) for key in with_choices or ()] if OmegaConf.is_dict(with_choices) else []
+    return f"{found[1]}: {above} has no {unknown}; it has {', '.join(there)}" if there else None
+
+
 def _search_path(folder: Path) -> str:
     """The override that lets Hydra look for YAML files in the user's folder too."""
     if not folder.is_dir():
@@ -215,6 +267,14 @@ def _options(group: str) -> list[str]:
 def _groups() -> str:
     """The choices of every group, for --help."""
     return "\n".join(["groups:", *(f"  {group}={'|'.join(_options(group))}" for group in _GROUPS)])
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """InputError for bytes that are no UTF-8, which files and terminals would choke on later."""
+    for text in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            shown = text.encode(errors="backslashreplace").decode()
+            raise InputError(f"{shown}: not UTF-8 text; options, and the paths that they name, must be")
 
 
 def _refuse(message: str) -> NoReturn:

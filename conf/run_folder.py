@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from convnets.atomic_file import write_atomically
 from convnets.errors import InputError
+from convnets.yaml_file import read_yaml
 
 RUNS = Path("runs")
 _LOCK = ".lock"
@@ -30,15 +31,22 @@ _LOCK = ".lock"
 def run_folder(name: str | None) -> Path:
     """Where a run of this name lives; nothing is created. No name: a timestamp.
 
-    Raises InputError for a name that is more than a plain folder name, so that a run cannot leave `runs/`.
+    Raises InputError for a name that is more than a plain folder name, so that a run cannot leave `runs/`; and for a
+    folder whose files are links, or whose config.yaml is damaged. `runs` and the folder itself may be links: people
+    keep runs on other disks.
     """
     if name is None:
         name = datetime.now().strftime("%Y%m%d-%H%M%S")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", str(name)):
         raise InputError(f"name={name}: a run's name has letters, digits, '.', '_' and '-' only, and no folders")
     folder = RUNS / str(name)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"name={name}: {folder} exists and is no folder")
+    for place in (RUNS, folder):
+        if os.path.lexists(place) and not place.is_dir():
+            raise InputError(f"name={name}: {place} is there already, and no folder")
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.is_symlink() and not file.is_dir():  # a folder that somebody sent could lead anywhere through it
+            raise InputError(f"name={name}: {file} is a link; the files of a run must be its own")
+    _provenance_before(folder)
     return folder
 
 
@@ -81,12 +89,20 @@ def _take(file: TextIO, folder: Path) -> None:
 
 def write_config(folder: Path, config: DictConfig) -> None:
     """`config.yaml`: the resolved configuration, and as `provenance` what each run of the command ran on and with."""
-    path = folder / "config.yaml"
-    earlier = yaml.safe_load(path.read_text()).get("provenance", []) if path.exists() else []
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
-    text = yaml.safe_dump({**resolved, "provenance": [*earlier, provenance()]}, sort_keys=False)
-    write_atomically(path, text)
+    text = yaml.safe_dump({**resolved, "provenance": [*_provenance_before(folder), provenance()]}, sort_keys=False)
+    write_atomically(folder / "config.yaml", text)
+
+
+def _provenance_before(folder: Path) -> list[Any]:
+    """Of the runs of the command until now. Raises InputError for a config.yaml that is damaged."""
+    path = folder / "config.yaml"
+    content = read_yaml(path, lambda content: content) if path.exists() else {}
+    earlier = content.get("provenance", []) if isinstance(content, dict) else None
+    if not isinstance(earlier, list):
+        raise InputError(f"{path}: damaged: it is no configuration of a run; move it away, or give another name=")
+    return earlier
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -112,6 +112,13 @@ def as_ours(arch: Arch, state: Mapping[str, Tensor], source: str = "the state di
     return found
 
 
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """InputError, naming `source` and the parameter, for one that holds a number which is not finite."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{source}: {name} holds numbers that are not finite")
+
+
 def read_tensors(path: str | os.PathLike[str]) -> State:
     """The tensors in the file by their names there; InputError `path: what is wrong` in one line."""
     path = Path(path)

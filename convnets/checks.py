@@ -9,10 +9,11 @@ from typing import Any
 from convnets.errors import InputError
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> int:
-    """`value` if it is a whole number of `least` or more, of at most 63 bits; InputError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-        raise InputError(f"{name}={value}: it must be a whole number, {least} or more")
+def check_whole(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
+    """`value` if it is a whole number from `least` to `most`; InputError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        bounds = f"{least} or more" if most == 2**63 - 1 else f"from {least} to {most}"
+        raise InputError(f"{name}={value}: it must be a whole number, {bounds}")
     return value
 
 

@@ -174,7 +174,7 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         found, kept = content["settings"], {name: content[name] for name in ("finished", "members", "budget")}
         files = [one["file"] for member in kept["members"] for one in (member, *member["exports"])]
         kept["finished"] = kept["finished"] and all((folder / file).exists() for file in files)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"name={folder.name}: {folder} is there already, and no family; give another name=") from None
     check_same_settings(folder / "summary.json", found, settings)
     return kept
@@ -247,7 +247,10 @@ def _forms(asked: Any) -> tuple[str, ...]:
 
     if asked == "all" or asked == ["all"]:
         return check_forms(FORMS)
-    return check_forms([str(form) for form in (asked if isinstance(asked, list) else [asked])])
+    forms = [str(form) for form in (asked if isinstance(asked, list) else [asked])]
+    if twice := [form for place, form in enumerate(forms) if form in forms[:place]]:
+        raise InputError(f"export=[{','.join(forms)}]: {twice[0]} is there twice")
+    return check_forms(forms)
 
 
 def _family(
@@ -316,15 +319,14 @@ def _write_networks(asked: _Asked) -> None:
 
 def _weights(arch: Arch, path: str) -> Mapping[str, Any]:
     """The tensors in the file under our names, whosever they have there."""
-    from convnets.checkpoints import load_weights
+    from convnets.checkpoints import check_finite, load_weights
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         state = load_weights(path, arch)
     for one in caught:
         say(f"warning: {one.message}")
-    if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
-        raise InputError(f"weights={path}: {broken[0]} holds numbers that are not finite")
+    check_finite(state, f"weights={path}")
     return state
 
 

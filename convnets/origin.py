@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from convnets.errors import InputError
+from convnets.yaml_file import safe_yaml
 
 
 def file_source(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -40,7 +41,7 @@ def read_origin(path: str | os.PathLike[str]) -> dict[str, Any]:
             break
         lines.append(line.removeprefix("# "))
     try:
-        content = yaml.safe_load("\n".join(lines))
-    except yaml.YAMLError:  # somebody's own words
+        content = safe_yaml("\n".join(lines))
+    except (yaml.YAMLError, RecursionError):  # somebody's own words
         return {}
     return content if isinstance(content, dict) else {}

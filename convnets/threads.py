@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+MOST_THREADS = 1024  # more than any machine has cores; of many more the system lets none start, and the process dies
+
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:

@@ -18,10 +18,11 @@ from convnets.checks import check_number, check_whole
 from convnets.errors import DoesNotFit, InputError
 from convnets.network import Network, build_network
 from convnets.out_of_memory import out_of_memory
-from convnets.threads import torch_threads
+from convnets.threads import MOST_THREADS, torch_threads
 
 LEAST_PASSES = 5  # fewer say nothing of their spread
 WARM_UP = 0.2  # share of the time limit: caches fill, clocks rise, libraries choose their kernels
+_DAY = 86400.0  # seconds: nobody waits longer for one network
 TURN = 0.1  # seconds, at most, that quick passes are repeated for before the next one's turn
 
 
@@ -117,11 +118,11 @@ class ThisMachine:
             raise InputError(f"channels_last={channels_last}: it must be true or false")
         self.kind = kind or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = check_whole("batch_size", batch_size)
-        self.threads = check_whole("threads", threads)
+        self.threads = check_whole("threads", threads, most=MOST_THREADS)
         self.resolution = None if resolution is None else check_whole("resolution", resolution)
         self.channels_last = channels_last
         self.spread = check_number("spread", spread, least=0)
-        self.seconds = check_number("seconds", seconds, above=0)
+        self.seconds = check_number("seconds", seconds, above=0, below=_DAY)
         self.backend = backend
         self.dtype = dtype
         check_form(backend, self.kind, dtype)

@@ -1,7 +1,8 @@
-"""A YAML file that holds a value of ours."""
+"""YAML that somebody else may have written: values alone, no objects, and no more of them than there are."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,37 @@ import yaml
 from convnets.errors import InputError
 
 Value = TypeVar("Value")
+MAX_VALUES = 1_000_000  # of one file, counted where aliases put them: 9 lines can stand for 9^9 values
+
+
+def safe_yaml(text: str) -> Any:
+    """The content of a YAML document: mappings, lists and scalars; nothing in it is constructed or run.
+
+    Raises yaml.YAMLError for what is no YAML, holds objects, or more than MAX_VALUES values.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
+        return loader.construct_document(node)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:  # `!!int many`, a day without a month
+        raise yaml.YAMLError(f"a value that is not what its tag says ({error})") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """Scalars below the node, each as often as aliases repeat it; infinite for a node within itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = node.value if isinstance(node, yaml.MappingNode) else [(each,) for each in node.value]
+        known[id(node)] = 1 + sum(_size(each, known) for pair in pairs for each in pair)
+    return known[id(node)]
 
 
 def read_yaml(path: str | os.PathLike[str], value_of: Callable[[Any], Value]) -> Value:
@@ -20,7 +52,7 @@ def read_yaml(path: str | os.PathLike[str], value_of: Callable[[Any], Value]) ->
     Raises InputError `path: what is wrong` in one line.
     """
     try:
-        return value_of(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        return value_of(safe_yaml(Path(path).read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from conf.command import construct
+from conf.command import construct, targets_of
 from conf.console import CONSOLE, command_line, say
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
@@ -88,6 +88,10 @@ def run_experiment(arguments: Sequence[str], configured: Configured, run_one: Ru
         }
     # All of them are read before the first is run.
     ready = {controller: (*configured(typed), typed) for controller, typed in searches.items()}
+    known = targets_of("controller")
+    for own, own_names, _ in ready.values():
+        if own_names["controller"] in known:
+            check_front(own.front, own_names["controller"], known[own_names["controller"]])
     again = functools.partial(command_line, "nas.search", arguments, name=folder.name)
     code = 0
     for place, (controller, (own, own_names, typed)) in enumerate(ready.items(), start=1):
@@ -110,6 +114,13 @@ def run_experiment(arguments: Sequence[str], configured: Configured, run_one: Ru
     if len(ready) > 1:
         say(f"all of them with a larger budget:\n  {again(budget=2 * int(config.budget))}")
     return code
+
+
+def check_front(front: Sequence[str], name: str, controller: object) -> None:
+    """InputError where there is a front to search for, and the controller, or its class, cannot search for one."""
+    if front and not getattr(controller, "multi_objective", False):
+        able = [each for each, kind in targets_of("controller").items() if getattr(kind, "multi_objective", False)]
+        raise InputError(f"controller={name} cannot search for a front; those that can: {', '.join(able)}")
 
 
 def read_experiment(settings: Any) -> Experiment:

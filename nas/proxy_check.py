@@ -9,16 +9,16 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import yaml
 from rich.table import Table
 
-from conf.command import configuration, construct, one_line, plain, run
+from conf.command import check_inert, configuration, construct, plain, run
 from conf.console import CONSOLE, command_line, say
 from conf.progress import duration_text, progress
 from conf.run_folder import locked, run_folder, write_config
 from convnets.checks import check_whole
 from convnets.cost import macs_text
 from convnets.errors import InputError
+from convnets.yaml_file import read_yaml
 from engines import inline
 from engines.engine import RunJobs
 from engines.evaluator import EvaluationFailed, Evaluator
@@ -45,7 +45,9 @@ TIMES = 5  # the proxy's epochs, where nobody says how long the longer schedule 
 LEAST = 3  # networks
 
 # What may change between the runs of one check: how long it goes on, and where it runs.
-_FREE_TO_CHANGE = ("networks", "seeds", "engine", "name", "data", "longer", "dry_run")  # data is part of the evaluator
+_FREE_TO_CHANGE = (  # data is part of the evaluator
+    "networks", "seeds", "engine", "name", "data", "longer", "dry_run", "trust",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     source = None if config["from"] is None else _Source(Path(str(config["from"])))
     if source:
         names = {**names, **source.apply(config, arguments)}
+    elif config["trust"]:
+        raise InputError(f"trust={config['trust']}: it goes with from=, whose configuration names code")
     given = plain(config)
     count, seeds = check_whole("networks", given["networks"], LEAST), check_whole("seeds", given["seeds"])
     seed = check_whole("seed", given["seed"], least=0)
@@ -132,10 +136,7 @@ class _Source:
 
         What is given of an evaluator (`evaluator.recipe.epochs=3`) is changed in the search's.
         """
-        try:
-            searched = yaml.safe_load((self.folder / "config.yaml").read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{self.folder}/config.yaml: not YAML: {one_line(error)}") from None
+        searched = read_yaml(self.folder / "config.yaml", lambda content: content)
         for group in ("space", "evaluator"):
             if not isinstance(searched, dict) or "_target_" not in (searched.get(group) or {}):
                 raise InputError(f"{self.folder}/config.yaml has no {group}; it is not the configuration of a search")
@@ -146,6 +147,8 @@ class _Source:
         if not {"evaluator", "evaluator._target_"} & set(typed):
             taken.append("evaluator")
         composed = plain(config)
+        of_file = {name: searched[name] for name in (*taken, "data") if name in searched}
+        check_inert(of_file, self.folder / "config.yaml", composed["trust"])
         for group in taken:
             settings = searched[group]
             for key in typed:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
-from conf.command import construct, one_line, run
+from conf.command import check_inert, construct, run
 from conf.progress import duration_text
 from conf.run_folder import RUNS
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
+from convnets.checks import check_whole
 from convnets.cost import macs_text
 from convnets.cost_text import cost_short, cost_text, cost_title
 from convnets.errors import InputError
+from convnets.yaml_file import read_yaml, safe_yaml
 from nas.checked import checked_note
 from nas.figures.network import block_name, network_figure, parts_of
 from nas.figures.overview import overview_figure
@@ -37,13 +37,15 @@ from search_spaces.space import Decision, check_picks, choices_of
 
 PICTURE_WIDTH = 1600  # pixels
 _SHOWN = 20  # members of a front
+_GROUPS = ("space", "reward")  # what is made again from config.yaml
 _LISTED = 12  # decisions; the rest is counted
 _LEAST_FOR_EFFECTS = 20  # complete evaluations; with fewer, means of a choice are chance
 
-USAGE = """usage: python -m nas.report runs/NAME [png=FILE]
+USAGE = """usage: python -m nas.report runs/NAME [png=FILE] [trust=TARGET,...]
 
 Makes runs/NAME/report.html again from config.yaml and journal.jsonl, also while the search runs.
-png=FILE also draws its figures as one picture."""
+png=FILE also draws its figures as one picture.
+trust=my_pkg.MySpace lets config.yaml run what is not ours, a space or a reward of your own."""
 
 
 def report(
@@ -129,7 +131,7 @@ def _totals(entries: Sequence[Entry], seconds: float | None) -> str:
 
 
 def _checked(config_text: str, runs: Path) -> tuple[str, bool] | None:
-    config = yaml.safe_load(config_text)
+    config = safe_yaml(config_text)
     return checked_note(config, runs) if isinstance(config, dict) else None
 
 
@@ -274,25 +276,26 @@ def _effects(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[d
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`runs/NAME [png=FILE]`. Raises InputError for what the user can mend."""
+    """`runs/NAME [png=FILE] [trust=TARGET,...]`. Raises InputError for what the user can mend."""
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
         return
-    folder, picture = _options(arguments)
+    folder, picture, trust = _options(arguments)
     config_path = folder / "config.yaml"
     for path in (config_path, folder / "journal.jsonl"):
         if not path.is_file():
             raise InputError(f"{folder}: no {path.name} there; give the folder of a search, such as runs/NAME")
     if picture is not None and not picture.parent.is_dir():
         raise InputError(f"png={picture}: no folder {picture.parent}")
-    config = _read_config(config_path)
+    config = _read_config(config_path, trust)
     _, entries, _ = read_journal(folder / "journal.jsonl")
     # Runs of earlier releases have one target, of MACs, and no more.
     aims = read_objective(
         config.get("targets", {"macs": config.get("target_flops")}), config.get("limits", {}),
-        list(config.get("front", [])), config.get("refuse_above"),
+        config.get("front", []), config.get("refuse_above"),
     )  # fmt: skip
-    problem = SearchProblem(construct(config, "space"), on_targets(construct(config, "reward"), aims.targets))
+    groups = OmegaConf.create({name: config[name] for name in _GROUPS})
+    problem = SearchProblem(construct(groups, "space"), on_targets(construct(groups, "reward"), aims.targets))
     if entries:
         try:
             check_picks(problem.decisions, np.max([entry.picks for entry in entries], axis=0))
@@ -301,7 +304,7 @@ def main(arguments: Sequence[str]) -> None:
     timings = read_timings(folder / "timings.csv")
     page = report(
         name=folder.resolve().name, entries=entries, objective=aims, problem=problem,
-        config_text=config_path.read_text(), budget=int(config.budget),
+        config_text=config_path.read_text(), budget=check_whole("budget", config["budget"]),
         seconds=max((elapsed for _, elapsed in timings.values()), default=None), runs=folder.parent,
     )  # fmt: skip
     try:
@@ -317,30 +320,31 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}") from None
 
 
-def _options(arguments: Sequence[str]) -> tuple[Path, Path | None]:
-    """The run's folder, and where the picture goes."""
+def _options(arguments: Sequence[str]) -> tuple[Path, Path | None, list[str]]:
+    """The run's folder, where the picture goes, and what config.yaml may run."""
     folders = [argument for argument in arguments if "=" not in argument]
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    unknown = [name for name in options if name != "png"]
+    unknown = [name for name in options if name not in ("png", "trust")]
     if unknown:
-        raise InputError(f"unknown option {unknown[0]!r}; allowed: png=FILE")
+        raise InputError(f"unknown option {unknown[0]!r}; allowed: png=FILE, trust=TARGET,...")
     if len(folders) != 1:
         raise InputError(f"give one folder of a search, such as runs/NAME; got {len(folders)}")
     if options.get("png") == "":
         raise InputError("png= is empty; give the name of a file")
-    return Path(folders[0]), Path(options["png"]) if "png" in options else None
+    picture = Path(options["png"]) if "png" in options else None
+    return Path(folders[0]), picture, options.get("trust", "").split(",")
 
 
-def _read_config(path: Path) -> DictConfig:
+def _read_config(path: Path, trust: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration of a search. Raises InputError `path: what is wrong`."""
-    try:
-        config = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML: {one_line(error)}") from None
-    needed = ("space", "reward", "budget")
-    missing = [name for name in needed if not isinstance(config, DictConfig) or config.get(name) is None]
-    if missing or not isinstance(config, DictConfig):
+    config = read_yaml(path, lambda content: content)
+    missing = [name for name in (*_GROUPS, "budget") if not isinstance(config, dict) or config.get(name) is None]
+    if missing or not isinstance(config, dict):
         raise InputError(f"{path} has no {missing[0]}; it is not the configuration of a search")
+    for name in _GROUPS:
+        if not isinstance(config[name], dict) or "_target_" not in config[name]:
+            raise InputError(f"{path}: {name} has no _target_; it is not the configuration of a search")
+    check_inert({name: config[name] for name in _GROUPS}, path, trust)
     return config
 
 

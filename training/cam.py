@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,6 +23,7 @@ from convnets.cost import cost
 from convnets.cost_text import cost_short
 from convnets.errors import InputError
 from convnets.settings import check_same_settings
+from convnets.yaml_file import read_yaml
 from pages.page import drawing, render
 from pages.style import png
 from training.activation_map import ActivationMaps, activation_maps, enlarged, looked_at, prepared
@@ -33,9 +33,10 @@ from training.crops import central_boxes, cut
 from training.data import imagefolder_streamed
 from training.decode import decode
 from training.image_folder import SUFFIXES
-from training.splits import test_split
+from training.splits import takes, test_split
 from training.stream import FolderSource
 
+_LOADERS = ("training.data.digits", "training.data.imagefolder", "training.data.parquet")
 _MOST_SIDE = 320  # pixels at which an image is drawn
 _WIDTH = 400  # of a column in the PNG, pixels
 
@@ -133,9 +134,14 @@ def _read(places: Sequence[str], model: Trained, count: int, seed: int) -> list[
 def _tested(text: str, model: Trained, count: int, seed: int) -> list[_Image]:
     """`count` of the images that the training in the folder `text` was tested on, which it never saw."""
     path = (Path(text) if Path(text).is_dir() else Path(text).parent) / "config.yaml"
-    data = (yaml.safe_load(path.read_text()) or {}).get("data") if path.is_file() else None
+    content = read_yaml(path, lambda content: content) if path.is_file() else None
+    data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, dict) or "_target_" not in data:
         raise InputError(f"images is missing; models={text} is no folder of a training, whose images could be taken")
+    if data["_target_"] not in _LOADERS:  # the file may be anybody's, and a name in it is no reason to run something
+        raise InputError(
+            f"images is missing; {path} has data._target_={data['_target_']}, which is not run from a file"
+        )
     settings = {name: value for name, value in data.items() if name != "_target_"}
     if data["_target_"] == "training.data.imagefolder":
         found = _tested_files(settings, model, count, seed)
@@ -152,7 +158,8 @@ def _tested(text: str, model: Trained, count: int, seed: int) -> list[_Image]:
 
 def _tested_files(settings: Mapping[str, Any], model: Trained, count: int, seed: int) -> list[_Image]:
     """As `_tested`, of a folder, whose images may be many and of several sizes; empty where none are for the test."""
-    streamed = imagefolder_streamed(**{**settings, "stream": True})
+    known = {name: one for name, one in settings.items() if takes("training.data.imagefolder_streamed", name)}
+    streamed = imagefolder_streamed(**{**known, "stream": True})
     assert isinstance(streamed, FolderSource)
     files, channels, side = streamed.test_files, streamed.channels, streamed.resolution
     if files is None:
@@ -217,7 +224,7 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     try:
         found = json.loads((folder / "summary.json").read_text())["settings"]
         found["made_from"]["images"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"name={folder.name}: {folder} holds something else; give another name=") from None
     check_same_settings(folder / "summary.json", found, settings)
 

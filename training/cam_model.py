@@ -11,7 +11,7 @@ from typing import Any
 
 from convnets.arch import Arch
 from convnets.build import ConvNet, build
-from convnets.checkpoints import load_weights
+from convnets.checkpoints import check_finite, load_weights
 from convnets.checks import check_number
 from convnets.errors import InputError
 from convnets.named import named, short_name
@@ -72,6 +72,7 @@ def read_trained(text: str, say: Callable[[str], None]) -> Trained:
         state = load_weights(weights, arch)
     for one in caught:
         say(f"warning: {one.message}")
+    check_finite(state, str(weights))
     module = build(arch, seed=0)
     module.load_state_dict(state)
     seen = _seen(about, arch, text)

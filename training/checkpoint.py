@@ -115,7 +115,10 @@ def best(folder: Path) -> Checkpoint:
 
 
 def load(folder: Path, one: Checkpoint) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU. Raises InputError where its bytes are not those that were written."""
+    """The state in a checkpoint, on the CPU. Raises InputError where its bytes are not those that were written.
+
+    Nothing in it is run, whoever wrote it.
+    """
     path = folder / one.file
     try:
         data = path.read_bytes()
@@ -123,8 +126,12 @@ def load(folder: Path, one: Checkpoint) -> dict[str, Any]:
         raise InputError(f"{path}: {error.strerror}") from None
     if _hash(data) != one.sha256:
         raise InputError(f"{path}: damaged: its SHA-256 is not the one in {LIST}")
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return state
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return {name: state[name] for name in state}
+    except Exception as error:  # it was not saved by `save`, and its readers raise whatever their parts do
+        reason = "which might run code" if "Unsupported" in str(error) else type(error).__name__
+        raise InputError(f"{path}: holds something else than tensors and numbers ({reason})") from None
 
 
 def check_same_network(state: Mapping[str, Tensor], ours: Mapping[str, Tensor], source: str) -> None:
@@ -153,9 +160,10 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         for one in content["checkpoints"]:
-            Checkpoint(**one)
+            if Path(Checkpoint(**one).file).name != one["file"]:
+                raise ValueError("a checkpoint that is not in its folder")
         return {"settings": content["settings"], "checkpoints": content["checkpoints"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: damaged; remove {folder} to begin anew") from None
 
 

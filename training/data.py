@@ -76,6 +76,8 @@ def _digits() -> tuple[Images, Images]:
 
 # ------------------------------------------------------------------------------------------------------------ parquet
 
+_MOST_ROWS = 2**28  # of one file, whose labels are 2 GiB then
+
 
 def parquet(
     path: str,
@@ -195,6 +197,9 @@ class _ParquetReader:
 
         table = _open_parquet(file)
         self._columns(file, table.schema_arrow)
+        rows = table.metadata.num_rows
+        if rows > _MOST_ROWS:  # equal labels take no room in the file
+            raise InputError(f"{file}: {rows:,} rows; a file may have {_MOST_ROWS:,}")
         try:
             column = table.read([self.label_column]).column(0).combine_chunks()
             if column.null_count:

@@ -11,14 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from convnets.bytes import bytes_text
 from convnets.checks import check_whole
 from convnets.errors import InputError
 
-MAX_PIXELS = 2**26  # of one image: 8192 x 8192. A small file can claim far more, and would take the memory.
+MAX_PIXELS = 8192 * 8192  # of one image. A small file can claim far more, and would take the memory.
+# Read by Pillow's own code; of its other formats some start programs, as PostScript does, and others are hardly used.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _MAX_SIDE = 4096  # of what images are resized to
+
+_ALLOWED = f"an image may have {MAX_PIXELS:,}, as 8192 x 8192 has"
 
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow's parsers raise for broken files.
@@ -36,9 +42,11 @@ def check_format(channels: int, resolution: int | None) -> None:
 def decode(source: bytes | Path, where: str, channels: int, resolution: int | None) -> NDArray[np.uint8]:
     """One image as uint8 [height, width, channels].
 
-    Grey, palette and 16-bit images are converted to `channels` (1 grey, 3 RGB); transparency is dropped. With a
-    `resolution` the shorter side is resized to it (bilinear, antialiased) and the centre square kept. Raises InputError
-    naming `where` for what cannot be decoded, or would take more than MAX_PIXELS.
+    Of FORMATS. Grey, palette, CMYK and 16-bit images are converted to `channels` (1 grey, 3 RGB); transparency is
+    dropped; of an animation it is the first picture; pixels stay as they are stored, whatever orientation EXIF gives
+    them and whatever colours a profile, as in the trainings of published networks. With a `resolution` the shorter side
+    is resized to it (bilinear, antialiased) and the centre square kept. Raises InputError naming `where` for what
+    cannot be decoded, or would take more than MAX_PIXELS.
     """
     with _opened(source, where) as image:
         if image.mode == "F":
@@ -66,15 +74,19 @@ def _opened(source: bytes | Path, where: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is lower, and an error
-            opened: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            opened: Image.Image = Image.open(
+                io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+            )
         with opened as image:
             if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"{where}: {image.width} x {image.height} pixels; an image may have {MAX_PIXELS}")
+                raise InputError(f"{where}: {image.width} x {image.height} pixels; {_ALLOWED}")
             yield image
     except InputError:
         raise
     except Image.DecompressionBombError:
-        raise InputError(f"{where}: more pixels than the {MAX_PIXELS} an image may have") from None
+        raise InputError(f"{where}: too many pixels; {_ALLOWED}") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{where}: not a readable image (none of {', '.join(FORMATS)})") from None
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{where}: not a readable image ({reason})") from None
@@ -85,12 +97,14 @@ def decode_all(
 ) -> NDArray[np.uint8]:
     """`count` images, each with the name to use in errors, as uint8 [count, height, width, channels].
 
-    Raises InputError as `decode` does, and for images of unequal size if there is no `resolution`.
+    Raises InputError as `decode` does, for images of unequal size if there is no `resolution`, and for more than the
+    machine's memory could hold.
     """
     pixels: NDArray[np.uint8] | None = None
     for i, (source, where) in enumerate(sources):
         image = decode(source, where, channels, resolution)
         if pixels is None:
+            _check_room(count, image, where)
             pixels, first = np.empty((count, *image.shape), np.uint8), where
         if image.shape != pixels.shape[1:]:
             size, other = (f"{shape[1]} x {shape[0]}" for shape in (image.shape, pixels.shape[1:]))
@@ -99,6 +113,15 @@ def decode_all(
     if pixels is None:
         raise ValueError("no images to decode")
     return pixels
+
+
+def _check_room(count: int, image: NDArray[np.uint8], where: str) -> None:
+    needed, there = count * image.nbytes, psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(
+            f"{where}: {count:,} images of {image.shape[1]} x {image.shape[0]} pixels take {bytes_text(needed)}, "
+            f"and the memory is {bytes_text(there)}; lower data.resolution or data.limit"
+        )
 
 
 def _centre_square(image: Image.Image, side: int) -> Image.Image:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from convnets.checks import check_whole
 from convnets.errors import InputError
+from convnets.threads import MOST_THREADS
 from training.batch_norm import norm_workers
 from training.full_recipe import FullRecipe
 from training.share import Share
@@ -34,9 +35,10 @@ class Engine:
     def __post_init__(self) -> None:
         check_whole("engine.workers", self.workers)
         check_whole("engine.max_failures", self.max_failures, least=0)
-        for name in ("cpus_per_worker", "norm_over"):
-            if getattr(self, name) is not None:
-                check_whole(f"engine.{name}", getattr(self, name))
+        if self.cpus_per_worker is not None:
+            check_whole("engine.cpus_per_worker", self.cpus_per_worker, most=MOST_THREADS)
+        if self.norm_over is not None:
+            check_whole("engine.norm_over", self.norm_over)
         if self.gpus_per_worker not in (None, 0, 1):
             raise InputError(f"engine.gpus_per_worker={self.gpus_per_worker}: it must be null, 0 or 1")
         if self.workers % (self.norm_over or 1):

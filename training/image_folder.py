@@ -124,9 +124,18 @@ def files_hash(splits: Sequence[Files], reading: str) -> str:
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    try:
+        classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}") from None
     if not classes:
         raise InputError(f"{folder}: no class folders in it")
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = name.encode(errors="backslashreplace").decode()
+            raise InputError(f"{folder}/{shown}: the name of a class must be UTF-8 text") from None
     return classes
 
 

@@ -41,7 +41,7 @@ def read_metrics(path: Path) -> list[Epoch]:
     try:
         with path.open(newline="") as file:
             return [_epoch(line) for line in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError):
+    except (csv.Error, KeyError, TypeError, ValueError):
         raise InputError(f"{path}: damaged; remove it to go on without the epochs before") from None
 
 

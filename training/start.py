@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convnets.arch import Arch
 from convnets.build import ConvNet, build
-from convnets.checkpoints import as_ours, read_tensors
+from convnets.checkpoints import as_ours, check_finite, read_tensors
 from training.full_recipe import FullRecipe
 from training.source import Source
 
@@ -45,7 +45,8 @@ def fitted(
 def read_weights(path: Path, arch: Arch, source: str, say: Callable[[str], None]) -> tuple[dict[str, Tensor], int]:
     """The weights in the file under our names, and of how many classes they are, whatever `arch` has.
 
-    source  what messages call it; `say` is told of cautions. Raises InputError where it is not of this network.
+    source  what messages call it; `say` is told of cautions. Raises InputError where it is not of this network, or not
+    finite.
     """
     tensors = read_tensors(path)
     heads = [tensors[name] for name in _HEADS if name in tensors]
@@ -53,6 +54,7 @@ def read_weights(path: Path, arch: Arch, source: str, say: Callable[[str], None]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         state = as_ours(replace(arch, classes=classes), tensors, source)
+    check_finite(state, source)
     for one in caught:
         say(f"warning: {one.message}")
     return state, classes

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-import yaml
 
 from conf.command import configuration, construct, plain, run
 from conf.console import CONSOLE, command_line, say
@@ -29,6 +28,7 @@ from convnets.named import named
 from convnets.origin import file_source
 from convnets.settings import flatten
 from convnets.threads import torch_threads
+from convnets.yaml_file import read_yaml
 from training import checkpoint, metrics, session
 from training.engine import Engine, WorkersFailed
 from training.fit import Epoch
@@ -213,7 +213,7 @@ def _state_before(what: Session) -> dict[str, Any] | None:
     before = checkpoint.settings_of(checkpoints)
     config = folder / "config.yaml"
     if before is None:
-        ours = not config.exists() or "recipe" in (yaml.safe_load(config.read_text()) or {})
+        ours = not config.exists() or "recipe" in read_yaml(config, lambda content: content)
         if not ours or (folder / "summary.json").exists():
             kind = "results without their checkpoints" if ours else "another command's results"
             raise InputError(f"name={folder.name}: {folder} holds {kind}; give another name=")
@@ -226,6 +226,7 @@ def _state_before(what: Session) -> dict[str, Any] | None:
                 f"name={folder.name}: {folder} was trained with {option}={earlier.get(option)}, not {value}{why}; "
                 "give another name="
             )
+    metrics.read_metrics(folder / metrics.FILE)  # to have what is damaged said now
     state = checkpoint.load_newest(checkpoints, say)
     if state is not None:
         with torch.device("meta"):

@@ -339,7 +339,7 @@ def _settings_before(folder: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         raise InputError(f"{path}: damaged; give another name=") from None
 
 

@@ -194,7 +194,7 @@ def _read(path: Path) -> list[Result]:
     try:
         with path.open(newline="") as file:
             return [_row(line) for line in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError):
+    except (csv.Error, KeyError, TypeError, ValueError):
         raise InputError(f"{path}: damaged, or another command's; give another name=") from None
 
 
