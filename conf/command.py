@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import functools
 import inspect
 import logging
@@ -29,12 +30,14 @@ from convnets.errors import CannotWrite, InputError, RunFailed
 from convnets.yaml_file import safe_yaml
 
 CONFIG_FOLDER = Path(__file__).parent
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Run a command on this process's arguments and exit: 0 done, 1 failed, 2 bad input, 130 interrupted.
 
-    Bad input is one line on standard error; anything unexpected keeps its traceback.
+    Bad input, a full disk and an engine that gave way are one line on standard error; what is unexpected keeps its
+    traceback.
     """
     if os.getcwd() not in sys.path:  # people's own spaces and evaluators live where they type the command
         sys.path.insert(0, os.getcwd())
@@ -46,6 +49,12 @@ def run(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
         sys.exit(2)
     except (CannotWrite, RunFailed) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        # Of a file that a library writes, or of the log to which standard output goes.
+        print(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
