@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from nas.faults.drivers import drivers
 from nas.faults.nodes import nodes
 from nas.faults.outcome import Finding, Outcome
 from nas.faults.proxy import proxy
+from nas.faults.searches import instant, subject
 from nas.faults.settings import Settings
 from nas.faults.torn import torn
 from nas.faults.two_at_once import two_at_once
@@ -42,8 +44,9 @@ class _Fault:
 
     inject: Callable[[Settings], Outcome]
     title: str
-    on_ray: bool = False  # it needs Ray
-    at_home: bool = False  # it needs a cluster that may be broken: one that is made for it
+    uses_ray: bool = False  # some of its searches run on the engine that was given
+    needs_ray: bool = False  # it makes no sense without Ray
+    breaks_cluster: bool = False  # it needs a cluster that is made for it
 
 
 FAULTS = {
@@ -51,10 +54,10 @@ FAULTS = {
     "corrupted": _Fault(corrupted, "the journal damaged at random"),
     "disk_full": _Fault(disk_full, "the disk full"),
     "two_at_once": _Fault(two_at_once, "a second search in the same folder"),
-    "drivers": _Fault(drivers, "kill -9 of the driver"),
-    "workers": _Fault(workers, "kill -9 of a worker", on_ray=True),
-    "nodes": _Fault(nodes, "a node of the cluster lost", on_ray=True, at_home=True),
-    "proxy": _Fault(proxy, "kill -9 while networks train"),
+    "drivers": _Fault(drivers, "kill -9 of the driver", uses_ray=True),
+    "workers": _Fault(workers, "kill -9 of a worker", uses_ray=True, needs_ray=True),
+    "nodes": _Fault(nodes, "a node of the cluster lost", needs_ray=True, breaks_cluster=True),
+    "proxy": _Fault(proxy, "kill -9 while networks train", uses_ray=True),
 }
 
 
@@ -63,11 +66,11 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises InputError for what the user can mend.
     """
-    config, names = configuration(COMMAND, "selftest", arguments)
+    config, _ = configuration(COMMAND, "selftest", arguments)
     given = plain(config)
     check_whole("seed", given["seed"], least=0)
     counts = {name: check_whole(name, given[name], least=0) for name in FAULTS}
-    ray = _ray_options(given["engine"], names["engine"])
+    ray = _ray_options(given["engine"])
     wanted = _wanted(given["only"], counts, ray is not None, given["engine"].get("address"))
     folder = run_folder(given["name"])
     settings = {name: value for name, value in given.items() if name not in ("only", "name")}
@@ -76,6 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     if not asked.left(outcomes):
         say(f"{folder}/ is finished: nothing to do")
         return _conclude(asked, outcomes)
+    if ray is not None and any(FAULTS[name].uses_ray for name in asked.left(outcomes)):
+        _check_engine(ray)
     with locked(folder):
         _write(asked, outcomes, config_text=None)  # first of all: by it the command knows the folder as its own
         write_config(folder, config)
@@ -107,12 +112,12 @@ class _Asked:
         return command_line(COMMAND, self.arguments, name=self.folder.name)
 
 
-def _ray_options(engine: Mapping[str, Any], name: str) -> list[str] | None:
-    """What puts a search on this engine; None for the inline one."""
-    if name == "inline":
+def _ray_options(engine: Mapping[str, Any]) -> list[str] | None:
+    """What puts a search on this engine; None for the inline one. InputError for any other."""
+    if engine["_target_"] == "engines.inline.engine":
         return None
-    if name != "ray":
-        raise InputError(f"engine={name}: it must be ray, or inline for what needs no Ray")
+    if engine["_target_"] != "engines.ray.engine":
+        raise InputError(f"engine={engine['_target_']}: it must be ray, or inline for what needs no Ray")
     chosen = {key: "null" if value is None else value for key, value in engine.items() if key != "_target_"}
     return ["engine=ray", *(f"engine.{key}={value}" for key, value in chosen.items())]
 
@@ -124,9 +129,9 @@ def _wanted(only: Any, counts: Mapping[str, int], ray: bool, address: str | None
     wanted = []
     for name, fault in FAULTS.items():
         why = None
-        if fault.on_ray and not ray:
+        if fault.needs_ray and not ray:
             why = "engine=inline has none"
-        elif fault.at_home and address is not None:
+        elif fault.breaks_cluster and address is not None:
             why = f"engine.address={address} is not for us to break; leave it out"
         asked = counts[name] > 0 and (only is None or name in only)
         if only is not None and asked and why:
@@ -159,6 +164,18 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Outcome]:
 def _outcome_of(name: str, found: Mapping[str, Any]) -> Outcome:
     findings = tuple(Finding(**one) for one in found["findings"])
     return Outcome(name, found["injected"], found["seconds"], findings, found["note"])
+
+
+def _check_engine(ray: Sequence[str]) -> None:
+    """InputError where a search on this engine does not come to its end, undisturbed."""
+    say("first a search on Ray that nothing happens to")
+    with tempfile.TemporaryDirectory(prefix="phinas-selftest-") as folder:
+        ended = subject(Settings(Path(folder), count=0), "search", (*ray, *instant()), budget=2).run()
+    if ended.code:
+        said = (ended.errors.strip() or ended.output.strip() or "it said nothing").splitlines()[-1]
+        raise InputError(
+            said.removeprefix("error: ") if ended.code == 2 else f"engine=ray: no search ends here: {said}"
+        )
 
 
 def _inject(asked: _Asked, outcomes: dict[str, Outcome]) -> None:

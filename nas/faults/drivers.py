@@ -78,7 +78,7 @@ def suffer(
                 else:
                     until_begun(running, witness, rng.randint(1, 2))
                     time.sleep(rng.uniform(0, EPOCHS * STEP))
-                before = search.journal
+                before = witness.look()
                 missed = not running.alive
                 if missed:
                     findings += running.ended().unless(0)
@@ -86,7 +86,7 @@ def suffer(
                     killed += 1
                     if outlived := kill(running.process):
                         findings.append(Finding("wrong", f"{outlived} processes outlived a killed search"))
-            now = search.journal
+            now = witness.look()
             findings += ledger.lost(seen, before) + ledger.lost(before, now)
             seen = now
             settings.show(shown + killed)

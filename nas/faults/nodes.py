@@ -29,7 +29,13 @@ def nodes(settings: Settings) -> Outcome:
     budget, lost, added = EACH * settings.count + 4, 0, 0
     findings: list[Finding] = []
     with local_cluster([1, 1, 1]) as cluster:  # a head, which stays, and two others
-        options = ("engine=ray", f"engine.address={cluster.address}", "engine.workers=3", *instant(STEP))
+        options = (
+            "engine=ray",
+            f"engine.address={cluster.address}",
+            "engine.workers=3",
+            "engine.gpus_per_trial=0",
+            *instant(STEP),
+        )
         path = subject(settings, "search", options, budget).path
         with witnessing(path, budget) as witness:
             search = subject(settings, "search", options, budget, witness.address)

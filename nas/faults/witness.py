@@ -37,7 +37,7 @@ Sentence = Callable[[Begin], float | None]  # seconds after which the process ki
 
 
 class Witness:
-    """What was seen of one search. An evaluation that begins though the journal holds it already is `repeated`."""
+    """What was seen of one search. An evaluation that begins though it was seen in the journal before is `repeated`."""
 
     def __init__(self, address: str, journal: Path, budget: int, sentence: Sentence) -> None:
         self.address = address
@@ -46,7 +46,14 @@ class Witness:
         self._journal = journal
         self._sentence = sentence
         self._lock = threading.Lock()
+        self._finished: set[int] = set()
         self._numbers = {_seed_of(number): number for number in range(budget)}
+
+    def look(self) -> bytes:
+        """The journal as it is now; what is in it is remembered as finished, even if it should vanish again."""
+        journal = ledger.content(self._journal)
+        self._finished |= ledger.evaluations(journal).keys()
+        return journal
 
     def hear(self, line: str) -> str:
         """A report, `SEED PID HOST`; the answer. What is no report is not answered."""
@@ -56,7 +63,8 @@ class Witness:
         except (ValueError, KeyError):
             return ""
         with self._lock:
-            if begin.number in ledger.evaluations(ledger.content(self._journal)):
+            self.look()
+            if begin.number in self._finished:
                 again = f"evaluation {begin.number} began again though it was finished"
                 self.repeated.append(Finding("repeated", again))
             self.begins.append(begin)

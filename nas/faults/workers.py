@@ -76,15 +76,19 @@ class Lottery:
         self._rng = rng
         self._wanted = wanted
         self._begins_left = budget + wanted  # each death is one more
+        self._never_begun = set(range(budget))
         self._seconds = seconds
         self._show = show
 
     def __call__(self, begin: Begin) -> float | None:
         """The sentence of an evaluation that begins. A kill from outside is set off here, and is no sentence."""
-        chance = (self._wanted - len(self.deaths)) / max(1, self._begins_left)
+        wanted, before = self._wanted - len(self.deaths), sum(death.number == begin.number for death in self.deaths)
+        # The last to begin for the first time make up for those that died too often to die again.
+        due = begin.number in self._never_begun and wanted >= len(self._never_begun)
+        drawn = self._rng.random() * max(1, self._begins_left) < wanted
         self._begins_left -= 1
-        before = sum(death.number == begin.number for death in self.deaths)
-        if before >= MOST or self._rng.random() >= chance:
+        self._never_begun.discard(begin.number)
+        if before >= MOST or not (due or drawn):
             return None
         delay, own_hand = self._rng.uniform(0, self._seconds), not begin.here or self._rng.random() < 0.5
         self.deaths.append(Death(begin.number, own_hand))
