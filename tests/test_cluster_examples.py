@@ -21,8 +21,9 @@ PINNED = next(
 # The fields of the resources as of KubeRay 1.5.1 (ray.io/v1); a pod template's are those of Kubernetes.
 RAY_JOB = set(
     "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus "
-    "entrypointNumGpus entrypointResources jobId managedBy metadata rayClusterSpec runtimeEnvYAML shutdownAfterJobFinishes "
-    "submissionMode submitterConfig submitterPodTemplate suspend ttlSecondsAfterFinished".split()
+    "entrypointNumGpus entrypointResources jobId managedBy metadata rayClusterSpec runtimeEnvYAML "
+    "shutdownAfterJobFinishes submissionMode submitterConfig submitterPodTemplate suspend "
+    "ttlSecondsAfterFinished".split()
 )
 RAY_CLUSTER = set(
     "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec "
