@@ -22,7 +22,7 @@ from nas.faults import corrupted as corruptions
 from nas.faults import ledger
 from nas.faults.corrupted import KINDS, corrupted, corruption
 from nas.faults.drivers import suffer
-from nas.faults.outcome import Finding, lasting
+from nas.faults.outcome import Finding, summed
 from nas.faults.searches import INLINE, instant
 from nas.faults.settings import Settings
 from nas.faults.witness import Begin, witnessing
@@ -156,13 +156,13 @@ run(main)
 def test_a_search_that_forgets_is_found_out(tmp_path: Path) -> None:
     (tmp_path / "forgetful.py").write_text(FORGETFUL)
     settings = Settings(tmp_path, count=1, command=(sys.executable, str(tmp_path / "forgetful.py")))
-    killed, findings = suffer(settings, "search", (*INLINE, *instant(0.1)), 8, random.Random(0), 2)
+    killed, findings = suffer(settings, "search", (*INLINE, *instant(0.1)), 8, random.Random(0), 2, 0.3)
     assert killed == 2
     assert "repeated" in {finding.kind for finding in findings}
 
 
 def test_equal_findings_are_said_once() -> None:
-    twice = lasting("torn", 5, 1.0, [Finding("lost", "a"), Finding("lost", "a", 2), Finding("wrong", "b")])
+    twice = summed("torn", 5, 1.0, [Finding("lost", "a"), Finding("lost", "a", 2), Finding("wrong", "b")])
     assert (twice.lost, twice.repeated, twice.passed) == (3, 0, False)
     assert twice.findings == (Finding("lost", "a", 3), Finding("wrong", "b"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from convnets.errors import InputError
 from nas.faults import ledger
-from nas.faults.outcome import Finding, Outcome, lasting
+from nas.faults.outcome import Finding, Outcome, summed
 from nas.faults.resumed import resume
 from nas.faults.searches import INLINE, Subject, instant, subject
 from nas.faults.settings import Settings
@@ -35,7 +35,7 @@ def corrupted(settings: Settings) -> Outcome:
     undisturbed = search.journal
     findings += ledger.judge(b"", undisturbed, BUDGET)
     if findings:
-        return lasting("corrupted", 0, time.monotonic() - start, findings)
+        return summed("corrupted", 0, time.monotonic() - start, findings)
 
     whole = settings.folder / "undisturbed.jsonl"
     whole.write_bytes(undisturbed)
@@ -57,7 +57,7 @@ def corrupted(settings: Settings) -> Outcome:
     note = (
         f"{named} to be named by their line, {settings.count - named} no more than a torn end; {by_command} by command"
     )
-    return lasting("corrupted", settings.count, time.monotonic() - start, findings, note)
+    return summed("corrupted", settings.count, time.monotonic() - start, findings, note)
 
 
 def corruption(rng: random.Random, journal: bytes, kind: str) -> bytes:

@@ -6,10 +6,11 @@ import random
 import resource
 import subprocess
 import time
+from dataclasses import replace
 
 from nas.faults import ledger
-from nas.faults.outcome import Finding, Outcome, lasting
-from nas.faults.searches import INLINE, LIMIT, Ended, Subject, environment, instant, subject
+from nas.faults.outcome import Finding, Outcome, summed
+from nas.faults.searches import INLINE, Ended, Subject, instant, subject
 from nas.faults.settings import Settings
 
 BUDGET = 24
@@ -31,6 +32,7 @@ for run in full roomy; do
   cp "$disk/runs/search/journal.jsonl" $run.jsonl 2> /dev/null
   rm -f "$disk/ballast"
 done
+exit 0
 """
 
 
@@ -54,7 +56,7 @@ def disk_full(settings: Settings) -> Outcome:
             findings += _with_limit(search, rng, undisturbed.journal)
         settings.show(turn)
     note = "a small file system in memory" if mounts else "a limit on the size of files, as mounting is not permitted"
-    return lasting("disk_full", settings.count, time.monotonic() - start, findings, note)
+    return summed("disk_full", settings.count, time.monotonic() - start, findings, note)
 
 
 def _may_mount(settings: Settings) -> bool:
@@ -72,14 +74,11 @@ def _may_mount(settings: Settings) -> bool:
 
 def _on_small_disk(search: Subject, room: int, undisturbed: bytes) -> list[Finding]:
     """What is wrong with a search on a disk that has `room` bytes left, and with the next one."""
-    disk = search.folder / "disk"
-    disk.mkdir(parents=True)
-    command = ["unshare", "-rm", "sh", "-c", SCRIPT, "sh", "disk", str(DISK), str(DISK - room), *search.typed]
-    done = subprocess.run(
-        command, cwd=search.folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * LIMIT
-    )
-    if done.returncode == 3:
-        return [Finding("wrong", f"the small disk could not be made: {done.stderr.decode().strip()}")]
+    (search.folder / "disk").mkdir(parents=True)
+    script = ("unshare", "-rm", "sh", "-c", SCRIPT, "sh", "disk", str(DISK), str(DISK - room))
+    done = replace(search, command=(*script, *search.command)).run()
+    if done.code:
+        return done.unless(0)
     full, roomy = (_ended(search, run) for run in ("full", "roomy"))
     before, after = (ledger.content(search.folder / f"{run}.jsonl") for run in ("full", "roomy"))
     return (

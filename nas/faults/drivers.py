@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from nas.faults import ledger
-from nas.faults.outcome import Finding, Outcome, lasting
+from nas.faults.outcome import Finding, Outcome, summed
 from nas.faults.searches import EPOCHS, INLINE, Running, Subject, instant, kill, subject
 from nas.faults.settings import Settings
 from nas.faults.witness import Witness, witnessing
@@ -30,14 +30,14 @@ def drivers(settings: Settings) -> Outcome:
     budget = 4 * inline + 4
     undisturbed = subject(settings, "undisturbed", options, budget)
     findings = undisturbed.run().unless(0)
-    killed, found = suffer(settings, "inline", options, budget, rng, inline, undisturbed.journal)
+    killed, found = suffer(settings, "inline", options, budget, rng, inline, EPOCHS * STEP, undisturbed.journal)
     findings += found
     if settings.ray is not None and on_ray:
         options, budget = (*settings.ray, *instant(2 * STEP)), 6 * on_ray + 4
-        more, found = suffer(settings, "ray", options, budget, rng, on_ray, shown=killed)
+        more, found = suffer(settings, "ray", options, budget, rng, on_ray, EPOCHS * 2 * STEP, shown=killed)
         killed, findings = killed + more, findings + found
     note = f"{inline} inline, {on_ray} on Ray: while they start, evaluate, and write their results"
-    return lasting("drivers", killed, time.monotonic() - start, findings, note)
+    return summed("drivers", killed, time.monotonic() - start, findings, note)
 
 
 def suffer(
@@ -47,11 +47,13 @@ def suffer(
     budget: int,
     rng: random.Random,
     kills: int,
+    seconds: float,
     undisturbed: bytes | None = None,
     shown: int = 0,
 ) -> tuple[int, list[Finding]]:
     """A search whose driver is killed again and again; how often it was, and what is wrong at the end.
 
+    seconds      that an evaluation takes, about.
     undisturbed  the journal that it must have in the end; None: any of its budget.
     shown        faults of this kind that were injected before.
     """
@@ -77,7 +79,7 @@ def suffer(
                     time.sleep(rng.uniform(0, until_first))
                 else:
                     until_begun(running, witness, rng.randint(1, 2))
-                    time.sleep(rng.uniform(0, EPOCHS * STEP))
+                    time.sleep(rng.uniform(0, seconds))
                 before = witness.look()
                 missed = not running.alive
                 if missed:

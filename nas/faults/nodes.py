@@ -7,7 +7,7 @@ import time
 
 from nas.faults import ledger
 from nas.faults.drivers import until_begun
-from nas.faults.outcome import Finding, Outcome, lasting
+from nas.faults.outcome import Finding, Outcome, summed
 from nas.faults.searches import EPOCHS, instant, subject
 from nas.faults.settings import Settings
 from nas.faults.witness import witnessing
@@ -56,4 +56,4 @@ def nodes(settings: Settings) -> Outcome:
     findings += failed(entries)
     retries = sum(entry.get("retries", 0) for entry in entries.values())
     note = f"of 3, and {added} added meanwhile; {retries} retries recorded"
-    return lasting("nodes", lost, time.monotonic() - start, findings, note)
+    return summed("nodes", lost, time.monotonic() - start, findings, note)

@@ -56,7 +56,7 @@ class Outcome:
         return sum(finding.count for finding in self.findings if finding.kind == kind)
 
 
-def lasting(fault: str, injected: int, seconds: float, findings: Sequence[Finding], note: str = "") -> Outcome:
+def summed(fault: str, injected: int, seconds: float, findings: Sequence[Finding], note: str = "") -> Outcome:
     """The outcome with equal findings said once, their counts added."""
     counts: dict[tuple[Kind, str], int] = {}
     for finding in findings:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from nas.faults import ledger
 from nas.faults.drivers import suffer
-from nas.faults.outcome import Outcome, lasting
+from nas.faults.outcome import Outcome, summed
 from nas.faults.searches import INLINE, subject
 from nas.faults.settings import Settings
 from nas.faults.witness import witnessing
@@ -25,7 +25,7 @@ PROXY = (
     "evaluator.of.recipe.epochs=1",
     "evaluator.of.recipe.batch_size=128",
 )
-SECONDS = 0.5  # within which a worker dies after an evaluation began
+SECONDS = 1.0  # that an evaluation takes, about: within them a driver or a worker dies after one began
 
 
 def proxy(settings: Settings) -> Outcome:
@@ -41,7 +41,7 @@ def proxy(settings: Settings) -> Outcome:
     budget = 2 * of_drivers + 2
     undisturbed = subject(settings, "undisturbed", options, budget)
     findings = undisturbed.run().unless(0)
-    killed, found = suffer(settings, "inline", options, budget, rng, of_drivers, undisturbed.journal)
+    killed, found = suffer(settings, "inline", options, budget, rng, of_drivers, SECONDS, undisturbed.journal)
     findings += found
 
     if settings.ray is not None and of_workers:
@@ -54,4 +54,4 @@ def proxy(settings: Settings) -> Outcome:
             findings += ledger.judge(b"", search.journal, budget) + witness.repeated
         findings += failed(ledger.evaluations(search.journal))
     note = f"{of_drivers} drivers inline, {of_workers} workers on Ray, training on the digits"
-    return lasting("proxy", of_drivers + of_workers, time.monotonic() - start, findings, note)
+    return summed("proxy", of_drivers + of_workers, time.monotonic() - start, findings, note)

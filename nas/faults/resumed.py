@@ -8,8 +8,7 @@ from pathlib import Path
 from engines import inline
 from nas.controllers.evolution import Evolution
 from nas.evaluators.synthetic import Synthetic
-from nas.faults.searches import EPOCHS
-from nas.faults.witness import SEARCH_SEED
+from nas.faults.searches import EPOCHS, SEED
 from nas.halving import Halving
 from nas.journal import Journal, read_journal
 from nas.loop import Search
@@ -28,8 +27,8 @@ def resume(path: Path, undisturbed: Path, budget: int) -> None:
     try:
         problem = _problem()
         problem.recall(journal.entries)
-        controller = Evolution(problem, SEARCH_SEED, population=8, sample=8, start=4)
-        search = Search(problem, controller, journal, budget, SEARCH_SEED, Halving(EPOCHS))
+        controller = Evolution(problem, SEED, population=8, sample=8, start=4)
+        search = Search(problem, controller, journal, budget, SEED, Halving(EPOCHS))
         inline.run(search, Synthetic(EPOCHS))
     finally:
         journal.close()

@@ -18,12 +18,13 @@ from nas.faults.settings import Settings
 
 LIMIT = 300.0  # seconds for one run of a search, before it counts as hung
 GRACE = 60.0  # seconds for the processes of a killed search to end
+SEED = 0  # of every search
 EPOCHS = 3  # measurements of one evaluation, so that halving has something to stop
 ROOT = Path(__file__).parent.parent.parent
 
 # A controller whose proposals hang on all that it was told, and on nothing that takes long.
 OPTIONS = (
-    "name=search", "space=efficientnet",
+    "name=search", f"seed={SEED}", "space=efficientnet",
     "controller=evolution", "controller.population=8", "controller.sample=8", "controller.start=4",
 )  # fmt: skip
 INLINE = ("engine=inline",)
@@ -49,14 +50,13 @@ class Ended:
 
     def unless(self, code: int, *said: str) -> list[Finding]:
         """What is wrong if it should have ended with `code`, having said each of `said`; one line if not 0."""
-        findings = []
+        findings, last = list[str](), " ".join((self.errors or self.output).strip().splitlines()[-1:])[:300]
         if self.code != code:
-            tail = (self.errors or self.output).strip().splitlines()[-1:]
-            findings.append(f"a search ended with exit code {self.code}, not {code}: {' '.join(tail)[:300]}")
+            findings.append(f"a search ended with exit code {self.code}, not {code}: {last}")
         if "Traceback" in self.errors + self.output:
-            findings.append(f"a search ended with a traceback: {self.errors.strip().splitlines()[-1][:300]}")
+            findings.append(f"a search ended with a traceback: {last}")
         elif code and self.errors.count("\n") != 1:
-            findings.append(f"a search ended with {self.errors.count(chr(10))} lines of error, not one")
+            findings.append(f"a search ended with {self.errors.count(chr(10))} lines of error, not one: {last}")
         findings += [f"a search did not say {part!r}" for part in said if part not in self.errors + self.output]
         return [Finding("wrong", text) for text in findings]
 
@@ -99,7 +99,7 @@ class Subject:
         with open(said, "wb") as output, open(complained, "wb") as errors:
             # A session of its own: Ctrl-C on the terminal is for us, and we end it.
             process = subprocess.Popen(
-                self.typed, cwd=self.folder, env=environment(self.environment), stdin=subprocess.DEVNULL,
+                self.typed, cwd=self.folder, env=_environment(self.environment), stdin=subprocess.DEVNULL,
                 stdout=output, stderr=errors, start_new_session=True,
             )  # fmt: skip
         try:
@@ -151,10 +151,10 @@ def subject(settings: Settings, name: str, options: Sequence[str], budget: int, 
     return Subject(settings.folder / name, tuple(options), budget, tuple(settings.command), known)
 
 
-def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """For a search that runs in a folder of its own, and finds this package wherever it lies."""
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """For a search that runs in a folder of its own, and finds this package wherever that lies."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, **(more or {})}
+    return {**os.environ, "PYTHONPATH": path, **more}
 
 
 def kill(process: subprocess.Popen[bytes], grace: float = GRACE) -> int:

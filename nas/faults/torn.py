@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convnets.errors import InputError
 from nas.faults import ledger
-from nas.faults.outcome import Finding, Outcome, lasting
+from nas.faults.outcome import Finding, Outcome, summed
 from nas.faults.resumed import resume
 from nas.faults.searches import INLINE, instant, subject
 from nas.faults.settings import Settings
@@ -28,7 +28,7 @@ def torn(settings: Settings) -> Outcome:
     findings += ledger.judge(b"", undisturbed, BUDGET)
     lines = ledger.complete_lines(undisturbed)
     if findings:
-        return lasting("torn", 0, time.monotonic() - start, findings)
+        return summed("torn", 0, time.monotonic() - start, findings)
 
     whole = settings.folder / "undisturbed.jsonl"
     whole.write_bytes(undisturbed)
@@ -44,7 +44,7 @@ def torn(settings: Settings) -> Outcome:
         findings += ledger.judge(undisturbed[:position], search.journal, BUDGET, undisturbed)
         settings.show(done)
     note = f"{len(positions)} bytes of the last line, resumed in this process; {len(anywhere)} anywhere, by command"
-    return lasting("torn", len(positions) + len(anywhere), time.monotonic() - start, findings, note)
+    return summed("torn", len(positions) + len(anywhere), time.monotonic() - start, findings, note)
 
 
 def _tear(whole: Path, left: bytes, path: Path) -> list[Finding]:

@@ -6,7 +6,7 @@ import threading
 import time
 
 from nas.faults import ledger
-from nas.faults.outcome import Finding, Outcome, lasting
+from nas.faults.outcome import Finding, Outcome, summed
 from nas.faults.searches import INLINE, LIMIT, instant, subject
 from nas.faults.settings import Settings
 from nas.faults.witness import witnessing
@@ -23,7 +23,7 @@ def two_at_once(settings: Settings) -> Outcome:
         findings += _beside(settings, f"shared-{turn}", alone.journal)
         settings.show(turn)
     note = "the second names the first, which is not disturbed"
-    return lasting("two_at_once", settings.count, time.monotonic() - start, findings, note)
+    return summed("two_at_once", settings.count, time.monotonic() - start, findings, note)
 
 
 def _beside(settings: Settings, name: str, undisturbed: bytes) -> list[Finding]:

@@ -15,8 +15,7 @@ import numpy as np
 
 from nas.faults import ledger
 from nas.faults.outcome import Finding
-
-SEARCH_SEED = 0  # of every search here
+from nas.faults.searches import SEED
 
 
 @dataclass(frozen=True)
@@ -121,4 +120,4 @@ def _own_address(cluster: str | None) -> str:
 
 def _seed_of(number: int) -> int:
     """An evaluation's seed, by which its process knows it; as `nas.loop` draws it."""
-    return int(np.random.SeedSequence((SEARCH_SEED, number)).generate_state(1)[0])
+    return int(np.random.SeedSequence((SEED, number)).generate_state(1)[0])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nas.faults import ledger
-from nas.faults.outcome import Finding, Outcome, lasting
+from nas.faults.outcome import Finding, Outcome, summed
 from nas.faults.searches import EPOCHS, instant, subject
 from nas.faults.settings import Settings
 from nas.faults.witness import Begin, witnessing
@@ -45,7 +45,7 @@ def workers(settings: Settings) -> Outcome:
     outside = sum(not death.own_hand for death in lottery.deaths)
     by = f"{len(lottery.deaths) - outside} by their own hand, {outside} from outside"
     note = f"{by}; {retries} retries recorded"
-    return lasting("workers", len(lottery.deaths), time.monotonic() - start, findings, note)
+    return summed("workers", len(lottery.deaths), time.monotonic() - start, findings, note)
 
 
 def failed(entries: Mapping[int, Mapping[str, object]]) -> list[Finding]:
