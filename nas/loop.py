@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Candidate:
 class Search:
     """The bookkeeping of a search, which every engine drives as its `Jobs`.
 
+    After `give_up_after` failures in a row it proposes nothing more; None: it never gives up.
     `watch` is shown every entry once it is safe, with the seconds between its proposal and its end.
     Its state is the journal. Construction replays what the journal holds, so a search that was interrupted and one
     that was not are the same search.
@@ -45,6 +47,7 @@ class Search:
         budget: int,
         seed: int,
         halving: Halving | None = None,
+        give_up_after: int | None = None,
         watch: Callable[[Entry, float], None] = lambda entry, seconds: None,
     ) -> None:
         self.problem = problem
@@ -53,9 +56,11 @@ class Search:
         self.budget = budget
         self.seed = seed
         self.halving = halving
+        self.give_up_after = give_up_after
         self.watch = watch
         self.in_flight: dict[int, Candidate] = {}
         self.exhausted = False
+        self._failures: list[str] = []  # of this process, since one last succeeded
         self._curves: dict[int, list[float]] = {}
         self._started: dict[int, float] = {}
         self._finished = {entry.number for entry in journal.entries}
@@ -70,8 +75,29 @@ class Search:
         """Whether everything was evaluated, or the controller knows nothing new to evaluate."""
         return len(self._finished) >= self.budget or (self.exhausted and not self.in_flight)
 
+    @property
+    def given_up(self) -> str | None:
+        """Why the search proposes nothing more, in one line; None as long as it goes on.
+
+        Those in flight may still succeed: what fails, fails sooner than a training ends, and were it counted alone,
+        ten of a hundred that began together would end the search.
+        """
+        if not self._failing or self.in_flight:
+            return None
+        reasons = Counter(self._failures).most_common()
+        shown = "; ".join(f"{count} x {reason}" for reason, count in reasons[:3])
+        more = f"; {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
+        return f"the last {len(self._failures)} evaluations all failed: {shown}{more}"
+
+    @property
+    def _failing(self) -> bool:
+        return self.give_up_after is not None and len(self._failures) >= self.give_up_after
+
     def propose(self) -> Candidate | None:
-        """The next candidate, or None while there is none: the budget is in flight or the space is exhausted."""
+        """The next candidate, or None while there is none: the budget is in flight, the space is exhausted, or too
+        many have failed in a row."""
+        if self._failing:
+            return None
         number = self._next_number
         while number in self._finished or number in self.in_flight:
             number += 1
@@ -125,6 +151,7 @@ class Search:
         self.journal.append(entry)
         del self.in_flight[number]
         self._finished.add(number)
+        self._failures = [] if entry.error is None else [*self._failures, entry.error]
         self._tell(entry)
         self.watch(entry, time.monotonic() - self._started.pop(number))
         return entry

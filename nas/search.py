@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 from rich.table import Table
 
-from conf.command import configuration, construct, plain, run, targets_of
-from conf.console import CONSOLE, command_line, say
+from conf.command import configuration, construct, plain, run
+from conf.console import CONSOLE, command_line, say, saying_what_is_kept
 from conf.progress import duration_text, progress
 from conf.run_folder import locked, run_folder, write_config
 from convnets.atomic_file import write_atomically
 from convnets.checks import check_number, check_whole
 from convnets.cost import macs_text
 from convnets.cost_text import cost_short, cost_text, cost_title
-from convnets.errors import InputError
+from convnets.errors import InputError, RunFailed
 from convnets.origin import file_source
 from engines import inline
 from nas.controller import WALK_LIMIT
-from nas.experiment import run_experiment
+from nas.experiment import check_front, run_experiment
 from nas.front import pareto_front, spread
 from nas.halving import read_halving
 from nas.journal import Entry, Journal, check_journal
@@ -34,8 +35,8 @@ from nas.reward import on_targets
 from nas.timings import Timings
 from search_spaces.space import check_decisions, size
 
-# What may change between the runs of one search: how long it goes on, and where it runs.
-_FREE_TO_CHANGE = ("budget", "engine", "name", "data", "experiment")  # data is part of the evaluator that uses it
+# What may change between the runs of one search: how long it goes on, and where it runs. `data` is in its evaluator.
+_FREE_TO_CHANGE = ("budget", "give_up_after", "engine", "name", "data", "experiment")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,6 +57,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
         check_number("target_flops", given["target_flops"], above=0)
     objective = read_objective(given["targets"], given["limits"], given["front"], given["refuse_above"])
     budget, seed = check_whole("budget", config.budget), check_whole("seed", config.seed, least=0)
+    give_up_after = None if config.give_up_after is None else check_whole("give_up_after", config.give_up_after)
     folder = run_folder(config.name)
     settings = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
 
@@ -80,11 +82,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
     problem.recall(entries)
     objective.check(tuple(entries[0].costs) if entries else problem.cost_names(), names["device"])
     controller = construct(config, "controller", problem=problem, seed=seed)
-    if objective.front and not getattr(controller, "multi_objective", False):
-        able = [name for name, target in targets_of("controller").items() if getattr(target, "multi_objective", False)]
-        raise InputError(
-            f"controller={names['controller']} cannot search for a front; those that can: {', '.join(able)}"
-        )
+    check_front(objective.front, names["controller"], controller)
     first = controller.ask(0, [])  # asking changes nothing, and nothing was told
     if first is None:  # there is no network at all
         allowed = f" within limits and refuse_above ({objective.limits_text})" if objective.limits else ""
@@ -98,33 +96,34 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
     engine = construct(config, "engine") if len(entries) < budget else inline.engine()
 
     with engine as run_jobs, locked(folder):
-        journal = Journal(folder / "journal.jsonl", settings)
-        write_config(folder, config)
-        timings = Timings(folder / "timings.csv")
+        journal, timings = Journal(folder / "journal.jsonl", settings), Timings(folder / "timings.csv")
         results = _Run(folder, journal, problem, timings, objective, budget, seed, names, arguments)
-        _introduce(results)
-        best = best_of(journal.entries)
-        try:
-            with progress(CONSOLE, "searching", len(journal.entries), budget) as show:
+        with closing(journal), saying_what_is_kept(results.kept):
+            write_config(folder, config)
+            _introduce(results)
+            best = best_of(journal.entries)
 
-                def watch(entry: Entry, seconds: float) -> None:
-                    nonlocal best
-                    timings.add(entry.number, seconds)
-                    best = best_of([known for known in (best, entry) if known])
-                    show(_outcome(entry, objective.drawn), "-" if best is None else f"{best.reward:.4f}")
+            def watch(entry: Entry, seconds: float) -> None:
+                nonlocal best
+                timings.add(entry.number, seconds)
+                best = best_of([known for known in (best, entry) if known])
+                show(_outcome(entry, objective.drawn), "-" if best is None else f"{best.reward:.4f}")
 
-                state = Search(problem, controller, journal, budget, seed, halving, watch)
-                if not state.done:
-                    run_jobs(state, evaluator)
-        except KeyboardInterrupt:
-            say(f"\nstopped; {len(journal.entries)} of {budget} evaluations are kept. To go on:\n  {results.command()}")
-            if journal.entries:
-                _save(results)
-            raise
-        finally:
-            journal.close()
-        _save(results)
-        return _conclude(results, state.exhausted)
+            try:
+                with progress(CONSOLE, "searching", len(journal.entries), budget) as show:
+                    state = Search(problem, controller, journal, budget, seed, halving, give_up_after, watch)
+                    if not state.done:
+                        run_jobs(state, evaluator)
+            except (KeyboardInterrupt, RunFailed) as end:
+                if isinstance(end, KeyboardInterrupt):
+                    say("\nstopped; " + results.kept("\n  "))
+                if journal.entries:
+                    _save(results)
+                raise
+            _save(results)
+            if state.given_up:
+                raise RunFailed(state.given_up)
+            return _conclude(results, state.exhausted)
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,18 @@ class _Run:
         """The command line that resumes this run, with options changed."""
         return command_line("nas.search", self.arguments, **{**changes, "name": self.folder.name})
 
+    def kept(self, before_command: str = " ") -> str:
+        """What a search that ends too soon says."""
+        kept = f"{len(self.journal.entries)} of {self.budget} evaluations are kept. To go on:"
+        return f"{kept}{before_command}{self.command()}"
+
 
 def _introduce(run: _Run) -> None:
     """Say what is about to happen, and what was found of an earlier run."""
     if run.journal.repaired:
         say(f"repaired {run.journal.path}: its last line had been cut off by an interruption")
+    if run.journal.upgraded:
+        say(f"{run.journal.path} was an earlier release's, and is written anew in the format of this one")
     if run.journal.entries:
         say(f"resuming {run.folder}: {len(run.journal.entries)} of {run.budget} evaluations are done")
     say(

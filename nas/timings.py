@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from pathlib import Path
+
+from convnets.atomic_file import writing
 
 
 class Timings:
@@ -16,9 +17,7 @@ class Timings:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seconds = read_timings(path)
-        if path.exists() and not path.read_bytes().endswith(b"\n"):
-            with open(path, "a") as file:  # close a line that a crash cut off, or the next would be lost with it
-                file.write("\n")
+        self._torn = path.exists() and not path.read_bytes().endswith(b"\n")
         self._before = max((elapsed for _, elapsed in self.seconds.values()), default=0.0)
         self._start = time.monotonic()
 
@@ -28,15 +27,18 @@ class Timings:
         return self._before + time.monotonic() - self._start
 
     def add(self, number: int, seconds: float) -> None:
+        """Raises CannotWrite; what the file lacks then is known to this process all the same."""
         self.seconds[number] = (seconds, self.elapsed)
-        with open(self.path, "a", newline="") as file:
-            csv.writer(file).writerow([number, f"{seconds:.3f}", f"{self.elapsed:.3f}"])
+        close = "\n" if self._torn else ""  # the line that a crash cut off, or this one would be lost with it
+        with writing(self.path), open(self.path, "a", newline="") as file:
+            file.write(f"{close}{number},{seconds:.3f},{self.elapsed:.3f}\n")
+        self._torn = False
 
 
 def read_timings(path: Path) -> dict[int, tuple[float, float]]:
     """Evaluation number -> (its seconds, seconds of searching until then)."""
     timings = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             number, seconds, elapsed = line.split(",")
             timings[int(number)] = (float(seconds), float(elapsed))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from nas.controller import Controller
@@ -36,10 +38,13 @@ def make_search(tmp_path: Path) -> MakeSearch:
         name: str = "journal.jsonl",
         controller: Callable[..., Controller] = Random,
         front: tuple[str, ...] = (),
+        settings: Mapping[str, Any] | None = None,
+        give_up_after: int | None = None,
     ) -> Search:
         problem = SearchProblem(EfficientNet(), on_macs(mnas_soft, 400e6), front=front)
-        journal = Journal(tmp_path / name, {"seed": seed})
-        return Search(problem, controller(problem=problem, seed=seed), journal, budget, seed, halving)
+        journal = Journal(tmp_path / name, settings or {"seed": seed})
+        made = controller(problem=problem, seed=seed)
+        return Search(problem, made, journal, budget, seed, halving, give_up_after)
 
     return make
 
@@ -54,6 +59,18 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below the folder, by its path in it."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def listens(*processes: psutil.Process) -> set[str]:
+    """The addresses at which these processes hear others."""
+    found = set()
+    for process in processes:
+        try:
+            connections = process.net_connections(kind="inet")
+        except psutil.Error:  # it has just ended
+            continue
+        found |= {one.laddr.ip for one in connections if one.laddr and not one.raddr}
+    return found
 
 
 def hear_ctrl_c() -> None:

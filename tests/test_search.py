@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -148,6 +149,47 @@ def test_a_failed_candidate_is_data(make_search: MakeSearch) -> None:
     failed = [entry for entry in search.journal.entries if entry.error]
     assert 3 < len(failed) < 20
     assert all(entry.reward is None and entry.accuracy is None and "step 7" in str(entry.error) for entry in failed)
+
+
+def _out_of_memory(network: Network, seed: int) -> Iterator[Measurement]:
+    raise EvaluationFailed("out of memory" if seed % 2 else "the loss is nan")
+    yield Measurement(0.0)
+
+
+def test_failures_in_a_row_end_the_search_with_their_reasons_and_resuming_tries_again(make_search: MakeSearch) -> None:
+    search = make_search(budget=20, give_up_after=5)
+    inline.run(search, _out_of_memory)
+    assert len(search.journal.entries) == 5 and not search.done
+    said = re.fullmatch(r"the last 5 evaluations all failed: (\d) x [a-z ]+; (\d) x [a-z ]+", str(search.given_up))
+    assert said and int(said[1]) + int(said[2]) == 5 and int(said[1]) >= int(said[2])
+    again = make_search(budget=20, give_up_after=5)
+    assert again.given_up is None
+    inline.run(again, Synthetic())
+    assert again.done and len(again.journal.entries) == 20 and again.given_up is None
+
+
+def test_failures_that_are_not_in_a_row_do_not_end_it_and_none_do_where_that_is_wanted(make_search: MakeSearch) -> None:
+    sometimes = make_search(budget=30, give_up_after=8)
+    inline.run(sometimes, _FailsSometimes())
+    assert sometimes.done and sum(entry.error is not None for entry in sometimes.journal.entries) >= 8
+    always = make_search(budget=30, give_up_after=None, name="always.jsonl")
+    inline.run(always, _out_of_memory)
+    assert always.done and always.given_up is None
+
+
+def test_what_is_in_flight_is_waited_for_before_a_search_gives_up(make_search: MakeSearch) -> None:
+    """Ten of many that began together may fail at once, while all others are still on their way."""
+    search = make_search(budget=30, give_up_after=3)
+    begun = [search.propose() for _ in range(5)]
+    *fails, succeeds, last = [candidate.number for candidate in begun if candidate is not None]
+    for number in fails:
+        search.finish(number, error="out of memory")
+    assert search.propose() is None and search.given_up is None
+    search.keeps(succeeds, 1, 0.5)
+    search.finish(succeeds)
+    assert search.propose() is not None
+    search.finish(last, error="out of memory")
+    assert search.given_up is None and search.propose() is not None
 
 
 def test_a_bug_in_an_evaluator_stops_the_search(make_search: MakeSearch) -> None:
