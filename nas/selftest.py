@@ -103,6 +103,11 @@ class _Asked:
     ray: Sequence[str] | None
     arguments: Sequence[str]
 
+    @property
+    def address(self) -> str | None:
+        """Of the cluster that searches on Ray run on; None where there is none, or Ray is started for each."""
+        return str(given) if (given := self.settings["engine"].get("address")) is not None else None
+
     def left(self, outcomes: Mapping[str, Outcome]) -> list[str]:
         return [name for name in self.wanted if name not in outcomes]
 
@@ -191,7 +196,7 @@ def _inject(asked: _Asked, outcomes: dict[str, Outcome]) -> None:
             asked.settings[name],
             asked.settings["seed"],
             asked.ray,
-            asked.settings["engine"].get("address"),
+            asked.address,
             _shown(name),
         )
         outcomes[name] = FAULTS[name].inject(settings)
@@ -257,6 +262,7 @@ def _write(asked: _Asked, outcomes: Mapping[str, Outcome], config_text: str | No
             titles={name: fault.title for name, fault in FAULTS.items()},
             left=left,
             summary=summary,
+            address=asked.address,
             verdict=_verdict(found),
             duration=duration_text,
         )
