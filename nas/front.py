@@ -10,6 +10,8 @@ import numpy.typing as npt
 from nas.costs import higher_is_better, to_minimise
 from nas.journal import Entry
 
+RIVALS = 100  # points that all others are compared with before they are compared with one another
+
 
 def pareto_front(entries: Sequence[Entry], costs: Sequence[str]) -> list[Entry]:
     """The entries that no other beats in one of accuracy and `costs` without being beaten in another.
@@ -19,6 +21,8 @@ def pareto_front(entries: Sequence[Entry], costs: Sequence[str]) -> list[Entry]:
     """
     complete = [entry for entry in entries if entry.complete]
     points = _points(complete, costs)
+    left = _not_beaten_by_a_few(points)
+    complete, points = [complete[row] for row in left], points[left]
     front: list[Entry] = []
     best = np.empty_like(points)  # the front's points, in its first rows
     # In this order a point can be dominated by earlier ones alone.
@@ -28,6 +32,16 @@ def pareto_front(entries: Sequence[Entry], costs: Sequence[str]) -> list[Entry]:
             best[len(front)] = points[row]
             front.append(complete[row])
     return front
+
+
+def _not_beaten_by_a_few(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int_]:
+    """Rows that those of the best ranks do not beat: a few of 100,000, which can be compared with one another."""
+    ranks = points.argsort(axis=0).argsort(axis=0).sum(axis=1)
+    left = np.arange(len(points))
+    for rival in points[np.argsort(ranks, kind="stable")[:RIVALS]]:
+        others = points[left]
+        left = left[~((rival <= others).all(1) & (rival < others).any(1))]
+    return left
 
 
 def spread(front: Sequence[Entry], most: int) -> list[Entry]:

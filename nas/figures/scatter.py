@@ -22,7 +22,8 @@ def dots(
     crowd = float(np.clip(np.log10(len(x) / 50) / 3, 0, 1))  # 0 for up to 50 points, 1 for 50,000
     size, alpha = 30 - 25 * crowd, 0.85 - 0.55 * crowd
     axes.scatter(
-        x, y, s=size, label=label, linewidths=1.0 if hollow else 0.0, zorder=2 if hollow else 2.1,
+        np.asarray(x), np.asarray(y), s=size, label=label,  # arrays: of lists, matplotlib masks one value at a time
+        linewidths=1.0 if hollow else 0.0, zorder=2 if hollow else 2.1,
         facecolors="none" if hollow else [to_rgba(BLUE, alpha)], edgecolors=[to_rgba(BLUE, min(1.0, alpha + 0.1))],
         rasterized=rasterised,
     ).set_in_layout(False)  # fmt: skip  # all lie within the axes, and measuring each takes seconds for 100,000
