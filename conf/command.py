@@ -51,6 +51,9 @@ def run(command: Callable[[Sequence[str]], int | None]) -> NoReturn:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # of a path that was typed
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            sys.exit(2)
         if error.errno not in _FULL:
             raise
         # Of a file that a library writes, or of the log to which standard output goes.

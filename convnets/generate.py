@@ -34,6 +34,7 @@ from convnets.memory import memory
 from convnets.named import named, short_name
 from convnets.origin import file_source
 from convnets.reference import NAMES
+from convnets.room import check_room
 from convnets.rules import BASELINE, Rule, read_rule
 from convnets.settings import check_same_settings
 from convnets.targets import TARGETS, Latency, latency_on, read_limits
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         fit = _fit_of(earlier["budget"], limits) if earlier["budget"] else largest(rule, source.arch, limits, step)
         phis = [fit.phi]
     family = _family(rule, source, phis, memory_of, latency)
+    for member in family.members if forms else ():
+        check_room(member.arch, f"export={given['export']} of {member.name}")
     asked = _Asked(folder, settings, arguments, source, family, limits, fit, forms)
     state = None if given["weights"] is None else _weights(family.members[0].arch, str(given["weights"]))
 

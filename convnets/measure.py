@@ -39,6 +39,7 @@ from convnets.measure_report import (
 )
 from convnets.named import named
 from convnets.reference import reference
+from convnets.room import check_room
 from convnets.threads import torch_threads
 from convnets.timing import (
     ThisMachine,
@@ -80,6 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         say(f"written: {folder}/ with config.yaml, summary.json")
         return 0
     asked = _asked(given, models, device)
+    for name, arch in models.items():
+        check_room(arch, f"model={name}")
     check_works(asked)
     with _whole(folder):
         found, load = measure(asked)

@@ -11,7 +11,12 @@ from convnets.errors import InputError
 
 
 def check_same_settings(path: Path, found: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """InputError listing every setting in which what was `found` in the file and what is `given` now differ."""
+    """InputError listing every setting in which what was `found` in the file and what is `given` now differ.
+
+    Or that the file is another command's: those that share a kind of file have their name in the setting `command`.
+    """
+    if found.get("command") != given.get("command"):
+        raise InputError(f"{path} is of {found.get('command', 'another command')}; give another name=")
     if new := [name for name in given if name not in found]:
         raise InputError(
             f"{path} was written by an earlier release, which knew no {', '.join(new)}; give another name="

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def _read(places: Sequence[str], model: Trained, count: int, seed: int) -> list[
             files = [files[index] for index in _some(len(files), count, seed)]
         for file in files:
             label = file.parent.name if file.parent.name in model.class_names else None
-            images.append(_Image(file.name, decode(file, str(file), 3, None), label))
+            images.append(_Image(_text(file.name), decode(file, str(file), 3, None), label))
     return images
 
 
@@ -166,9 +167,14 @@ def _tested_files(settings: Mapping[str, Any], model: Trained, count: int, seed:
         return []
     chosen = files[np.array(_some(len(files), count, seed))]
     return [
-        _Image(Path(path).name, decode(Path(path), path, channels, side), model.class_names[label])
+        _Image(_text(Path(path).name), decode(Path(path), path, channels, side), model.class_names[label])
         for path, label in zip(chosen.paths, chosen.labels, strict=True)
     ]
+
+
+def _text(name: str) -> str:
+    """A file's name, which may be any bytes, for people and files of text."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _some(of: int, count: int, seed: int) -> list[int]:

@@ -22,7 +22,7 @@ from convnets.errors import InputError
 MAX_PIXELS = 8192 * 8192  # of one image. A small file can claim far more, and would take the memory.
 # Read by Pillow's own code; of its other formats some start programs, as PostScript does, and others are hardly used.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_MAX_SIDE = 4096  # of what images are resized to
+MAX_SIDE = 4096  # of what images are resized to
 
 _ALLOWED = f"an image may have {MAX_PIXELS:,}, as 8192 x 8192 has"
 
@@ -35,8 +35,8 @@ def check_format(channels: int, resolution: int | None) -> None:
     """InputError unless images can be decoded to this many channels and pixels."""
     if check_whole("data.channels", channels) not in _MODES:
         raise InputError(f"data.channels={channels}: it must be 1 (grey) or 3 (RGB)")
-    if resolution is not None and check_whole("data.resolution", resolution) > _MAX_SIDE:
-        raise InputError(f"data.resolution={resolution}: it must be {_MAX_SIDE} pixels or less")
+    if resolution is not None and check_whole("data.resolution", resolution) > MAX_SIDE:
+        raise InputError(f"data.resolution={resolution}: it must be {MAX_SIDE} pixels or less")
 
 
 def decode(source: bytes | Path, where: str, channels: int, resolution: int | None) -> NDArray[np.uint8]:

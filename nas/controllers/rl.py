@@ -20,6 +20,7 @@ from convnets.checks import check_number, check_whole
 from nas.controller import Problem, Result, novel, outwards
 from search_spaces.space import Picks
 
+MOST_UNITS = 4096  # of a layer: hundreds are plenty
 SAMPLES = 32  # drawn at once by each ask, for little more than the price of one; the first new network is proposed
 MUTANTS = 1000  # where a settled policy draws nothing new, mutants of its last sample
 
@@ -79,8 +80,10 @@ class RL:
         embedding: int = 32,
     ) -> None:
         """The settings are explained in conf/controller/rl.yaml."""
-        for name, whole in (("batch", batch), ("epochs", epochs), ("hidden", hidden), ("embedding", embedding)):
+        for name, whole in (("batch", batch), ("epochs", epochs)):
             check_whole(f"controller.{name}", whole)
+        for name, whole in (("hidden", hidden), ("embedding", embedding)):
+            check_whole(f"controller.{name}", whole, most=MOST_UNITS)
         check_whole("controller.queue", queue, least=0)
         check_number("controller.policy_gradient", policy_gradient, least=0)
         check_number("controller.learning_rate", learning_rate, above=0)

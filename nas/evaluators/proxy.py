@@ -20,6 +20,7 @@ from convnets.threads import torch_threads
 from engines.evaluator import Measurement
 from training.augment import Samples, samples
 from training.dataset import Dataset
+from training.decode import MAX_SIDE
 from training.forecast import forecast_seconds
 from training.loop import device, train
 from training.own_failures import own_failures
@@ -56,7 +57,7 @@ class Proxy:
     ) -> None:
         if resolution is not None and resolution != _NETWORK:
             try:
-                check_whole("evaluator.resolution", resolution)
+                check_whole("evaluator.resolution", resolution, most=MAX_SIDE)
             except InputError as error:
                 raise InputError(f"{error}, null, or {_NETWORK}") from None
         if stem_stride is not None:
