@@ -178,9 +178,8 @@ def _check_engine(ray: Sequence[str]) -> None:
         ended = subject(Settings(Path(folder), count=0), "search", (*ray, *instant()), budget=2).run()
     if ended.code:
         said = (ended.errors.strip() or ended.output.strip() or "it said nothing").splitlines()[-1]
-        raise InputError(
-            said.removeprefix("error: ") if ended.code == 2 else f"engine=ray: no search ends here: {said}"
-        )
+        said = said.removeprefix("error: ")
+        raise InputError(said if ended.code == 2 else f"engine=ray: not even an undisturbed search ends here: {said}")
 
 
 def _inject(asked: _Asked, outcomes: dict[str, Outcome]) -> None:
@@ -251,7 +250,6 @@ def _write(asked: _Asked, outcomes: Mapping[str, Outcome], config_text: str | No
             for outcome in found
         },
     }
-    write_json(asked.folder / "summary.json", summary)
     if config_text is not None:
         page = render(
             Path(__file__).with_name("selftest_report.html"),
@@ -267,6 +265,7 @@ def _write(asked: _Asked, outcomes: Mapping[str, Outcome], config_text: str | No
             duration=duration_text,
         )
         write_atomically(asked.folder / "report.html", page)
+    write_json(asked.folder / "summary.json", summary)  # last: by it a fault counts as done
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> str:
@@ -277,7 +276,7 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
     wrong = sum(finding.count for outcome in outcomes for finding in outcome.findings if finding.kind == "wrong")
     said = [f"{lost or 'nothing'} lost", f"{repeated or 'nothing'} repeated"]
     said += [f"{wrong} other findings"] if wrong else []
-    return f"{injected} faults injected: {', '.join(said)}"
+    return f"{injected:,} fault{'' if injected == 1 else 's'} injected: {', '.join(said)}"
 
 
 def _conclude(asked: _Asked, outcomes: Mapping[str, Outcome]) -> int:
