@@ -131,9 +131,11 @@ def read_tensors(path: str | os.PathLike[str]) -> State:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how others pickled
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" not in str(error):
+        if "unsupported global" not in str(error).lower():
             raise InputError(f"{path}: damaged, or no file of torch.save") from None
         raise InputError(f"{path}: holds more than tensors, which might run code; save its state dict alone") from None
     except Exception as error:  # readers of damaged files raise whatever their parts do

@@ -110,12 +110,16 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+def kinds(code: str) -> list[str]:
+    """What the code is made of."""
+    return [type(node).__name__ for node in ast.walk(ast.parse(code))]
+
+
 def test_words_of_others_stay_words_in_generated_code_and_pages(tmp_path: Path) -> None:
     arch = reference("mobilenet_v2")
-    plain = ast.parse(standalone(arch, "name", {"baseline": "mine"}))
+    plain = kinds(standalone(arch, "name", {"baseline": "mine"}))
     for words in ('"""\nraise SystemExit\n"""', "\\", '\\"""\nraise SystemExit #', "'''", "\r\nraise SystemExit", "\0"):
-        module = ast.parse(standalone(arch, words, {words: words, "baseline": words}))
-        assert ast.dump(ast.Module(module.body[1:], [])) == ast.dump(ast.Module(plain.body[1:], []))
+        assert kinds(standalone(arch, words, {words: words, "baseline": words})) == plain
     template = tmp_path / "a.html"
     template.write_text('{% extends "page.html" %}{% block body %}{{ words }}{% endblock %}')
     page = render(template, "<script>1</script>", [(0, "<script>2</script>")], "<script>3</script>", words="<script>4")

@@ -130,7 +130,7 @@ def load(folder: Path, one: Checkpoint) -> dict[str, Any]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return {name: state[name] for name in state}
     except Exception as error:  # it was not saved by `save`, and its readers raise whatever their parts do
-        reason = "which might run code" if "Unsupported" in str(error) else type(error).__name__
+        reason = "which might run code" if "unsupported" in str(error).lower() else type(error).__name__
         raise InputError(f"{path}: holds something else than tensors and numbers ({reason})") from None
 
 

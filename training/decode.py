@@ -73,14 +73,14 @@ def _opened(source: bytes | Path, where: str) -> Iterator[Image.Image]:
     """The image, closed afterwards; what is raised for broken files, here and inside, as InputError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is lower, and an error
+            warnings.simplefilter("ignore")  # of what is odd in a file; our bound of pixels is lower, and an error
             opened: Image.Image = Image.open(
                 io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
             )
-        with opened as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"{where}: {image.width} x {image.height} pixels; {_ALLOWED}")
-            yield image
+            with opened as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise InputError(f"{where}: {image.width} x {image.height} pixels; {_ALLOWED}")
+                yield image
     except InputError:
         raise
     except Image.DecompressionBombError:
