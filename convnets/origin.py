@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ def origin_comment(origin: Mapping[str, Any]) -> str:
     if not origin:
         return ""
     text = yaml.safe_dump(dict(origin), sort_keys=False, allow_unicode=True, width=10_000)
+    if re.search("[\x85\u2028\u2029]", text):  # which end a line, and with it a comment, for YAML
+        text = yaml.safe_dump(dict(origin), sort_keys=False, width=10_000)
     return "".join(f"# {line}\n" for line in text.splitlines())
 
 

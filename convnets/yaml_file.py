@@ -19,7 +19,7 @@ MAX_VALUES = 1_000_000  # of one file, counted where aliases put them: 9 lines c
 def safe_yaml(text: str) -> Any:
     """The content of a YAML document: mappings, lists and scalars; nothing in it is constructed or run.
 
-    Raises yaml.YAMLError for what is no YAML, holds objects, or more than MAX_VALUES values.
+    Raises yaml.YAMLError for what is no YAML, holds objects, a key twice, or more than MAX_VALUES values.
     """
     loader = yaml.SafeLoader(text)
     try:
@@ -41,9 +41,21 @@ def _size(node: yaml.Node, known: dict[int, float]) -> float:
         return 1
     if id(node) not in known:
         known[id(node)] = math.inf
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
         pairs = node.value if isinstance(node, yaml.MappingNode) else [(each,) for each in node.value]
         known[id(node)] = 1 + sum(_size(each, known) for pair in pairs for each in pair)
     return known[id(node)]
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """YAMLError for a key that is there twice: the second would win, in silence."""
+    keys = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in keys:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is there twice")
+            keys.add((key.tag, key.value))
 
 
 def read_yaml(path: str | os.PathLike[str], value_of: Callable[[Any], Value]) -> Value:
