@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from convnets.atomic_file import write_atomically
+from convnets.atomic_file import write_atomically, writing
 from convnets.errors import InputError
 from convnets.yaml_file import read_yaml
 
@@ -32,7 +32,7 @@ def run_folder(name: str | None) -> Path:
     """Where a run of this name lives; nothing is created. No name: a timestamp.
 
     Raises InputError for a name that is more than a plain folder name, so that a run cannot leave `runs/`; and for a
-    folder whose files are links, or whose config.yaml is damaged. `runs` and the folder itself may be links: people
+    folder with links in it, or whose config.yaml is damaged. `runs` and the folder itself may be links: people
     keep runs on other disks.
     """
     if name is None:
@@ -44,8 +44,8 @@ def run_folder(name: str | None) -> Path:
         if os.path.lexists(place) and not place.is_dir():
             raise InputError(f"name={name}: {place} is there already, and no folder")
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.is_symlink() and not file.is_dir():  # a folder that somebody sent could lead anywhere through it
-            raise InputError(f"name={name}: {file} is a link; the files of a run must be its own")
+        if file.is_symlink():  # in a folder that somebody sent, it could lead to files of the user's
+            raise InputError(f"name={name}: {file} is a link; what is in a run's folder must be its own")
     _provenance_before(folder)
     return folder
 
@@ -65,16 +65,17 @@ def locked(folder: Path) -> Iterator[None]:
     """
     with _lock_file(folder) as file:  # held open as long as the lock
         _take(file, folder)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        owner = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode()
+        with writing(folder / _LOCK):  # over the owner before, for which a full disk has room
+            os.pwrite(file.fileno(), owner, 0)
+            os.truncate(file.fileno(), len(owner))
         yield
 
 
 def _lock_file(folder: Path) -> TextIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / _LOCK, "a+")
+        return open(folder / _LOCK, "r+", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o666))
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from None
 
@@ -82,9 +83,10 @@ def _lock_file(folder: Path) -> TextIO:
 def _take(file: TextIO, folder: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
+    except BlockingIOError:
         raise InputError(f"{folder} is in use by {file.read().strip() or 'another process'}") from None
+    except OSError as error:
+        raise InputError(f"{folder} cannot be locked: {error.strerror}") from None
 
 
 def write_config(folder: Path, config: DictConfig) -> None:

@@ -151,7 +151,10 @@ class Search:
         self.journal.append(entry)
         del self.in_flight[number]
         self._finished.add(number)
-        self._failures = [] if entry.error is None else [*self._failures, entry.error]
+        if entry.error is None:
+            self._failures.clear()
+        else:
+            self._failures.append(entry.error)
         self._tell(entry)
         self.watch(entry, time.monotonic() - self._started.pop(number))
         return entry

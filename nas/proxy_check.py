@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -12,7 +13,7 @@ from typing import Any
 from rich.table import Table
 
 from conf.command import check_inert, configuration, construct, plain, run
-from conf.console import CONSOLE, command_line, say
+from conf.console import CONSOLE, command_line, say, saying_what_is_kept
 from conf.progress import duration_text, progress
 from conf.run_folder import locked, run_folder, write_config
 from convnets.checks import check_whole
@@ -113,11 +114,9 @@ def main(arguments: Sequence[str]) -> int:
     engine = construct(config, "engine") if asked.left(before) else inline.engine()
     with engine as run_jobs, locked(folder):
         journal = Journal(journal_path, settings)
-        try:
+        with closing(journal), saying_what_is_kept(lambda: asked.kept(journal.entries)):
             write_config(folder, config)
             return _conduct(asked, journal, run_jobs)
-        finally:
-            journal.close()
 
 
 @dataclass(frozen=True)
@@ -200,6 +199,11 @@ class _Asked:
     def found(self, entries: Sequence[Entry], seconds: Mapping[int, float]) -> Outcome:
         every = getattr(self.evaluators[0], "score_every", 1)
         return outcome(self.chosen, entries, seconds, self.about["seeds"], self.about["epochs"], every)
+
+    def kept(self, entries: Sequence[Entry], before_command: str = " ") -> str:
+        """What a check that ends too soon says."""
+        done = self.wanted - self.left(entries)
+        return f"{done} of {self.wanted} evaluations are kept. To go on:{before_command}{self.command()}"
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""
@@ -406,9 +410,8 @@ def _conduct(asked: _Asked, journal: Journal, run_jobs: RunJobs) -> int:
                 if left.waiting:
                     run_jobs(left, asked.evaluators[schedule])
     except KeyboardInterrupt:
-        kept = asked.wanted - asked.left(journal.entries)
-        say(f"\nstopped; {kept} of {asked.wanted} evaluations are kept. To go on:\n  {asked.command()}")
-        if kept:
+        say("\nstopped; " + asked.kept(journal.entries, "\n  "))
+        if asked.left(journal.entries) < asked.wanted:
             save()
         raise
     return _conclude(asked, save())

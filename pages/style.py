@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from convnets.atomic_file import write_atomically
 
 # Okabe and Ito's palette, told apart by colour-blind readers too. Each value occurs once, so that the report can
 # exchange it for a colour that suits a dark page.
@@ -47,9 +51,14 @@ def styled(size: tuple[float, float]) -> Iterator[Figure]:
 
 
 def png(figure: Figure, path: Any, width: int) -> None:
-    """Write `figure` as a PNG of `width` pixels to `path`, a file name or a binary file."""
+    """Write `figure` as a PNG of `width` pixels to `path`, a file name or a binary file. Raises CannotWrite."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", dpi=width / figure.get_figwidth())
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=width / figure.get_figwidth())
+    if isinstance(path, (str, os.PathLike)):
+        write_atomically(Path(path), drawn.getvalue())
+    else:
+        path.write(drawn.getvalue())
 
 
 def svg(figure: Figure, label: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from conf.command import configuration, construct, plain, run
-from conf.console import CONSOLE, command_line, say
+from conf.console import CONSOLE, command_line, say, saying_what_is_kept
 from conf.run_folder import locked, run_folder, write_config, write_json
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
@@ -38,7 +38,7 @@ from scaling_search.session import (
     settings_of,
     warn_of_enlarging,
 )
-from scaling_search.study import Evaluation, Ranges, Study, Task
+from scaling_search.study import Evaluation, Ranges, Study, Task, writing_study
 from scaling_search.variant import variant_text
 
 # What may change between the runs of one study: what else is compared, how surely, and where it runs.
@@ -85,8 +85,9 @@ def main(arguments: Sequence[str]) -> int:
     engine = construct(config, "engine") if left else inline.engine()
     with engine as run_jobs, locked(folder):
         tasks = [Task({"line": point.line, "factor": point.factor}, point.network) for point in asked.networks.values()]
-        study = Study(folder / "study.db", settings, _ranges(factors), tasks, seeds, seed)
-        with closing(study):
+        with saying_what_is_kept(lambda: asked.kept(len(before))), writing_study(folder / "study.db") as path:
+            study = Study(path, settings, _ranges(factors), tasks, seeds, seed)
+        with closing(study), saying_what_is_kept(lambda: asked.kept(len(study.evaluations))):
             write_config(folder, config)
             _introduce(asked)
             conduct(
@@ -139,6 +140,10 @@ class _Asked:
         owners = [(point, first[point.network.key()]) for point in self.points]
         shared = [f"{_title(point)} is the network of {_title(owner)}" for point, owner in owners if owner is not point]
         return shared + [f"figure 4: {line} has no network at {levels[factor]:.3g}x" for line, factor in self.wanting]
+
+    def kept(self, evaluations: int) -> str:
+        """What a run says that ends too soon."""
+        return f"{evaluations} of {len(self.networks) * self.seeds} evaluations are kept. To go on: {self.command()}"
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from conf.command import configuration, construct, plain, run
-from conf.console import CONSOLE, command_line, say
+from conf.console import CONSOLE, command_line, say, saying_what_is_kept
 from conf.run_folder import locked, run_folder, write_config
 from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
@@ -36,7 +36,7 @@ from scaling_search.session import (
     settings_of,
     warn_of_enlarging,
 )  # fmt: skip
-from scaling_search.study import SAMPLERS, Evaluation, Explore, Params, Ranges, Study, Task
+from scaling_search.study import SAMPLERS, Evaluation, Explore, Params, Ranges, Study, Task, writing_study
 from scaling_search.variant import variant_text
 
 # What may change between the runs of one study: how long it goes on, and where it runs.
@@ -86,11 +86,11 @@ def main(arguments: Sequence[str]) -> int:
     # A study that is finished needs no engine; inline costs nothing.
     engine = construct(config, "engine") if left else inline.engine()
     with engine as run_jobs, locked(folder):
-        study = Study(
-            folder / "study.db", settings, _ranges(given), [_task(row) for row in asked.evaluated], seeds,
-            seed, halving, explore,
-        )  # fmt: skip
-        with closing(study):
+        with saying_what_is_kept(lambda: asked.kept(len(before))), writing_study(folder / "study.db") as path:
+            study = Study(
+                path, settings, _ranges(given), [_task(row) for row in asked.evaluated], seeds, seed, halving, explore
+            )
+        with closing(study), saying_what_is_kept(lambda: asked.kept(len(study.evaluations))):
             write_config(folder, config)
             _introduce(asked)
             conduct(
@@ -143,6 +143,10 @@ class _Asked:
         here = [one for one in before if one.network in networks and one.replicate < self.seeds]
         stopped = {one.network for one in here if one.stopped}
         return self.wanted - sum(one.network not in stopped for one in here) - self.seeds * len(stopped)
+
+    def kept(self, evaluations: int) -> str:
+        """What a run says that ends too soon."""
+        return f"{evaluations} of {self.wanted} evaluations are kept. To go on: {self.command()}"
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""

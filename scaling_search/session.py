@@ -12,11 +12,11 @@ from conf.console import CONSOLE, say
 from conf.progress import duration_text, progress
 from convnets.arch import Arch
 from convnets.cost import cost
-from convnets.errors import InputError
+from convnets.errors import InputError, RunFailed
 from convnets.named import named as network_of
 from engines.engine import RunJobs
 from engines.evaluator import EvaluationFailed, Evaluator
-from scaling_search.study import Evaluation, Study, check_study
+from scaling_search.study import Evaluation, Study, check_study, writing_study
 from scaling_search.variant import read_variant
 from training import dataset
 
@@ -141,10 +141,12 @@ def conduct(
         say(f"resuming {folder}: {len(before)} of {study.wanted} evaluations are done")
     try:
         foretell(evaluator, networks, study.left, before, run_jobs.workers, run_jobs.threads)
-        _evaluate(study, run_jobs, evaluator, name_of)
-    except KeyboardInterrupt:
+        with writing_study(study.path):
+            _evaluate(study, run_jobs, evaluator, name_of)
+    except (KeyboardInterrupt, RunFailed) as end:
         finished = len(study.evaluations)
-        say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {again}")
+        if isinstance(end, KeyboardInterrupt):
+            say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {again}")
         if finished:
             save()
         raise

@@ -10,8 +10,8 @@ import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from convnets.arch import Arch
-from convnets.errors import InputError
+from convnets.errors import CannotWrite, InputError
 from convnets.settings import check_same_settings
 from nas.halving import Halving
 
@@ -133,6 +133,7 @@ class Study:
         replicates  evaluations of each network, with different seeds.
         """
         check_study(path, settings)
+        self.path = path
         self.replicates = replicates
         self.seed = seed
         self.halving = halving
@@ -233,10 +234,12 @@ class Study:
         """Leave no trial running. What is in flight is evaluated when the study is opened again.
 
         An interruption may have come between the database and `in_flight`, so that it is the database that is asked.
+        Where there is no room to say so, they are found running then.
         """
         self.in_flight.clear()
         self._trials.clear()
-        self._fail_stale()
+        with suppress(CannotWrite), writing_study(self.path):
+            self._fail_stale()
         self._storage.remove_session()
 
     def _waiting(self) -> Trial | None:
@@ -339,6 +342,20 @@ class Study:
         """End a trial in which nothing was evaluated."""
         trial.set_user_attr("void", why)
         self._study.tell(trial.number, state=TrialState.FAIL)
+
+
+@contextmanager
+def writing_study(path: Path) -> Iterator[Path]:
+    """For all that is done with the study in a file: where the system does not let SQLite write, CannotWrite."""
+    try:
+        yield path
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, sqlite3.OperationalError):
+            cause = cause.__cause__
+        if cause is None:  # a bug
+            raise
+        raise CannotWrite(None, str(cause), str(path)) from None
 
 
 def check_study(path: Path, settings: Mapping[str, Any]) -> list[Evaluation]:

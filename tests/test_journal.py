@@ -96,7 +96,7 @@ def test_a_reader_beside_the_writer_sees_what_is_finished_and_changes_nothing(tm
     path = tmp_path / "journal.jsonl"
     journal = Journal(path, SETTINGS)
     entries = [Entry(number, (0,) * 500, "k", {"macs": number}, (0.5,), 0.5) for number in range(50)]
-    writer = threading.Thread(target=lambda: [journal.append(entry) for entry in entries])
+    writer = threading.Thread(target=lambda: list(map(journal.append, entries)))
     writer.start()
     reads = 0
     while writer.is_alive():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from conf.command import configuration, construct, plain, run
-from conf.console import CONSOLE, command_line, say
+from conf.console import CONSOLE, command_line, say, saying_what_is_kept
 from conf.progress import Show, duration_text, progress
 from conf.run_folder import check_unlocked, locked, run_folder, write_config, write_json
 from convnets.arch import Arch
@@ -26,6 +26,7 @@ from convnets.cost import cost, macs_text
 from convnets.errors import InputError
 from convnets.named import named
 from convnets.origin import file_source
+from convnets.room import check_room
 from convnets.settings import flatten
 from convnets.threads import torch_threads
 from convnets.yaml_file import read_yaml
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str]) -> int:
     _introduce(asked, step)
     if asked.finished:
         return _conclude(asked)
-    with _workers(engine, what, state) as train, locked(folder):
+    kept = f"its checkpoints are kept. To go on: {asked.command}"
+    with _workers(engine, what, state) as train, locked(folder), saying_what_is_kept(lambda: kept):
         write_config(folder, config)
         try:
             with logging(loggers, LoggedRun(folder, flatten(given), step), say) as log:
@@ -156,7 +158,9 @@ def _fitted(model: Arch, data: Source, recipe: FullRecipe, given: Mapping[str, A
     for name in ("resolution", "stem_stride"):
         if given[name] is not None:
             check_whole(name, given[name])
-    return fitted(model, data, recipe, given["resolution"], given["stem_stride"])
+    arch = fitted(model, data, recipe, given["resolution"], given["stem_stride"])
+    check_room(arch, f"model={given['model']}")
+    return arch
 
 
 def _weights(text: str, arch: Arch, recipe: FullRecipe) -> _Weights:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from conf.command import configuration, construct, plain, run
-from conf.console import CONSOLE, command_line, say
+from conf.console import CONSOLE, command_line, say, saying_what_is_kept
 from conf.progress import duration_text, progress
 from conf.run_folder import locked, run_folder, write_config, write_json
 from convnets.arch import Arch
@@ -94,7 +94,8 @@ def main(arguments: Sequence[str]) -> int:
         asked = replace(asked, results=Results(folder / FILE))  # nobody else adds to it from here on
         write_json(folder / SETTINGS, {**_settings_before(folder), **settings})
         write_config(folder, config)
-        return _conduct(asked, run_jobs)
+        with saying_what_is_kept(asked.kept):
+            return _conduct(asked, run_jobs)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,10 @@ class _Asked:
     @property
     def done(self) -> int:
         return self.wanted - self.left
+
+    def kept(self, before_command: str = " ") -> str:
+        """What a run that ends too soon says."""
+        return f"{self.done} of {self.wanted} trainings are kept. To go on:{before_command}{self.command()}"
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""
@@ -429,7 +434,7 @@ def _conduct(asked: _Asked, run_jobs: RunJobs) -> int:
                     run_jobs(left, asked.evaluators[entrant.name])
                     save()
     except KeyboardInterrupt:
-        say(f"\nstopped; {asked.done} of {asked.wanted} trainings are kept. To go on:\n  {asked.command()}")
+        say("\nstopped; " + asked.kept("\n  "))
         if len(asked.results):
             save()
         raise
