@@ -75,7 +75,7 @@ PHOTOS = "evaluator=proxy data=imagefolder data.path"
 TABLE = "evaluator=proxy data=parquet data.path"
 
 
-# ------------------------------------------------------------------------------------------------- what is in the folder
+# ------------------------------------------------------------------------------------------------ what is in the folder
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -264,8 +264,11 @@ def make_runs() -> None:
     version.write_text(f'{head[:-1]},"crc":{zlib.crc32(head.encode())}}}\n')
     (copied("searched", "binary") / "journal.jsonl").write_bytes(bytes(range(256)) + b"\n")
     for name, content in {
-        "config_list": b"- 1\n", "config_cut": b"a: [", "config_latin": b"a: caf\xe9\n", "config_bomb": aliases().encode(),
-    }.items():  # fmt: skip
+        "config_list": b"- 1\n",
+        "config_cut": b"a: [",
+        "config_latin": b"a: caf\xe9\n",
+        "config_bomb": aliases().encode(),
+    }.items():
         (copied("searched", name) / "config.yaml").write_bytes(content)
     for group, name in (("space", "Space"), ("evaluator", "load")):
         evil(copied("searched", f"evil_{group}"), {group: {"_target_": f"evil.{name}"}})
@@ -400,14 +403,14 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("controller=evolution controller.population=many", "controller.population=many: it must be a whole number"),
         ("controller=bayesian controller.start=1", "controller.start=1: it must be a whole number, 2 or more"),
         ("controller=rl controller.clip=1", "controller.clip=1: it must be a number above 0 and below 1"),
-        ("controller=rl controller.hidden=1000000000", "controller.hidden=1000000000: it must be a whole number, from 1 to"),
-        ("controller=rl controller.embedding=1000000000", "controller.embedding=1000000000: it must be a whole number, from"),
+        ("controller=rl controller.hidden=1000000000", "controller.hidden=1000000000: it must be a whole number, from"),
+        ("controller=rl controller.embedding=1000000000", "controller.embedding=1000000000: it must be a whole number"),
         ("evaluator=proxy evaluator.recipe.optimizer=magic", "optimizer=magic"),
         ("evaluator=proxy evaluator.recipe.lr=0", "lr=0"),
         ("evaluator=proxy evaluator.recipe.epochs=0", "epochs=0"),
         ("evaluator=proxy evaluator.recipe.batch_size=1.5", "batch_size=1.5"),
         ("evaluator=proxy evaluator.resolution=0", "evaluator.resolution=0: it must be a whole number"),
-        ("evaluator=proxy evaluator.resolution=1000000", "evaluator.resolution=1000000: it must be a whole number, from 1 to"),
+        ("evaluator=proxy evaluator.resolution=1000000", "evaluator.resolution=1000000: it must be a whole number, fr"),
         ("evaluator=proxy data.val_fraction=1", "data.val_fraction=1: it must be a number above 0 and below 1"),
         ("space.kernels=[]", "kernels must be a list of one or more"),
         ("space.kernels=3", "kernels must be a list of one or more"),
@@ -419,8 +422,8 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("engine=ray engine.workers=many", "engine.workers=many"),
         ("engine=ray engine.cpus_per_trial=0", "engine.cpus_per_trial=0"),
         ("engine=ray engine.address=127.0.0.1:1", "no Ray cluster answers"),
-        ("device=cpu device.threads=100000000000 targets.latency=1", "threads=100000000000: it must be a whole number, from"),
-        ("device=cpu device.threads=1e11 targets.latency=1", "threads=100000000000.0: it must be a whole number, from 1 to"),
+        ("device=cpu device.threads=100000000000 targets.latency=1", "threads=100000000000: it must be a whole number"),
+        ("device=cpu device.threads=1e11 targets.latency=1", "threads=100000000000.0: it must be a whole number, from"),
         # what there is not
         ("space=nowhere", "space=nowhere: there is no such space; allowed: custom, efficientnet, mnasnet, nasbench_"),
         ("controller=genius", "controller=genius: there is no such controller; allowed: bayesian, "),
@@ -445,7 +448,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("~space", "~space: options can be set, not deleted"),
         ("~budget", "~budget: options can be set, not deleted"),
         ("+mood=3", "unknown option 'mood'"),
-        ("hydra.verbose=true", "hydra.verbose=true: options can be set, not deleted, and Hydra's own are not for setting"),
+        ("hydra.verbose=true", "hydra.verbose=true: options can be set, not deleted, and Hydra's own are not for sett"),
         ("--budget 3", "--budget"),
         ("justaword", "justaword: not an option of the form key=value"),
         ("name='caf\udce9'", "name=caf\\udce9: not UTF-8 text"),
@@ -457,7 +460,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("controller=rl front=[macs]", "controller=rl cannot search for a front; those that can: bayesian, "),
         ("--config-dir own experiment=front", "controller=rl cannot search for a front; those that can: bayesian, "),
         ("target_flops=null refuse_above=2 limits.macs=1e9", "refuse_above=2 is times target_flops, and there is none"),
-        ("evaluator=proxy data=imagefolder data.path=pictures data.stream=true", "data.stream=true: this command holds"),
+        ("evaluator=proxy data=imagefolder data.path=pictures data.stream=true", "data.stream=true: this command hold"),
         # names and folders
         ("name=../out", "name=../out: a run's name has letters, digits, '.', '_' and '-' only, and no folders"),
         ("name=a/b", "name=a/b: a run's name has letters"),
@@ -474,11 +477,11 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("name=damaged", "runs/damaged/journal.jsonl, line 3 is damaged"),
         ("name=doubled", "runs/doubled/journal.jsonl, line 3"),
         ("name=binary", "runs/binary/journal.jsonl, line 1 is damaged"),
-        ("name=newer", "runs/newer/journal.jsonl, line 1: a journal of version 99, of a later release or damaged; this"),
+        ("name=newer", "runs/newer/journal.jsonl, line 1: a journal of version 99, of a later release or damaged; thi"),
         ("name=config_list", "runs/config_list/config.yaml: damaged: it is no configuration of a run"),
         ("name=config_cut", "runs/config_cut/config.yaml: not YAML: "),
         ("name=config_latin", "runs/config_latin/config.yaml: not UTF-8 text (byte 6)"),
-        ("name=config_bomb", "runs/config_bomb/config.yaml: not YAML: its aliases stand for more than 1,000,000 values"),
+        ("name=config_bomb", "runs/config_bomb/config.yaml: not YAML: its aliases stand for more than 1,000,000 value"),
         # images
         (f"{PHOTOS}=nowhere", "nowhere: no such file or folder"),
         (f"{PHOTOS}=3", "data.path=3: it must be the name of a file or folder"),
@@ -511,7 +514,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{TABLE}=cut.parquet", "cut.parquet: cannot be read as parquet"),
         (f"{TABLE}=tiny.yaml", "tiny.yaml: cannot be read as parquet"),
         (f"{TABLE}=no_rows.parquet", "no_rows.parquet: no rows"),
-        (f"{TABLE}=sound.parquet data.label_column=kind", "sound.parquet: no label column kind; the columns are image,"),
+        (f"{TABLE}=sound.parquet data.label_column=kind", "sound.parquet: no label column kind; the columns are image"),
         (f"{TABLE}=above.parquet", "above.parquet: label 2 is out of range; 2 classes are numbered from 0"),
         (f"{TABLE}=below.parquet", "below.parquet: label -1 is out of range; 2 classes are numbered from 0"),
         (f"{TABLE}=one.parquet", "one.parquet: all images are of one class; there must be two or more"),
@@ -547,7 +550,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("from=runs/config_latin", "runs/config_latin/config.yaml: not UTF-8 text (byte 6)"),
         ("from=runs/config_bomb", "runs/config_bomb/config.yaml: not YAML: its aliases stand for more than 1,000,000"),
         ("from=runs/evil_space", "runs/evil_space/config.yaml: space._target_=evil.Space is code that is not ours"),
-        ("from=runs/shell", "runs/shell/config.yaml: space._target_=os.system is code that is not ours; if you know it, let"),
+        ("from=runs/shell", "runs/shell/config.yaml: space._target_=os.system is code that is not ours; if you know i"),
         ("from=runs/computed", "runs/computed/config.yaml: space.kernels is to be computed"),
         ("from=runs/searched space=mnasnet", "from=runs/searched brings the space of that search; leave space= out"),
     ],
@@ -559,7 +562,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("runs/damaged", "runs/damaged/journal.jsonl, line 3 is damaged"),
         ("runs/config_list", "runs/config_list/config.yaml has no space; it is not the configuration of a search"),
         ("runs/evil_space", "runs/evil_space/config.yaml: space._target_=evil.Space is code that is not ours"),
-        ("runs/shell", "runs/shell/config.yaml: space._target_=os.system is code that is not ours; if you know it, let the"),
+        ("runs/shell", "runs/shell/config.yaml: space._target_=os.system is code that is not ours; if you know it, le"),
     ],
     "nas.selftest": [
         ("corrupted=-1", "corrupted=-1: it must be a whole number, 0 or more"),
@@ -599,7 +602,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
     ],
     "convnets.generate": [
         ("export=[onnx,onnx]", "export=[onnx,onnx]: onnx is there twice"),
-        ("export=all weights=code.pt", "code.pt: holds more than tensors, which might run code; save its state dict alone"),
+        ("export=all weights=code.pt", "code.pt: holds more than tensors, which might run code; save its state dict a"),
         ("export=all weights=nan.pt", "weights=nan.pt: classifier.bias holds numbers that are not finite"),
         ("export=all weights=list.pt", "list.pt: holds no state dict, alone or under"),
         ("export=all weights=folder.pt", "folder.pt: Is a directory"),
@@ -627,7 +630,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("phi=1e300", "phi=1e+300: with scaling=paper, phi goes from 0 to"),
         ("phi=[0,0.0]", "phi=[0, 0.0]: one of them is there twice"),
         ("batch_size=1000000000000000000000", "batch_size=1000000000000000000000: it must be a whole number"),
-        ("measure=true device=cpu device.threads=100000000000", "threads=100000000000: it must be a whole number, from 1 to"),
+        ("measure=true device=cpu device.threads=100000000000", "threads=100000000000: it must be a whole number, fro"),
         ("measure=true device=cpu device.seconds=inf", "seconds=inf: it must be a number above 0 and below 86400"),
         ("name=family", "name=family: runs/family is there already, and no family; give another name="),
         ("name=family_deep", "name=family_deep: runs/family_deep is there already, and no family"),
@@ -656,7 +659,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("recipe.lr=nan", "recipe.lr=nan"),
         ("recipe.crop=perhaps", "recipe.crop=perhaps"),
         ("checkpoint_seconds=nan", "checkpoint_seconds=nan: it must be a number 0 or more"),
-        ("engine.cpus_per_worker=100000000000", "engine.cpus_per_worker=100000000000: it must be a whole number, from 1 to"),
+        ("engine.cpus_per_worker=100000000000", "engine.cpus_per_worker=100000000000: it must be a whole number, from"),
         ("engine.address=auto", "engine.address=auto: one worker trains here; it takes engine.workers=2"),
         ("resolution=1000000", "the data's 1618 images do not fit into the memory of cpu at 1000000 pixels"),
         ("model=wide.yaml", "wide.yaml"),
@@ -665,14 +668,14 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("from=nan.pt", "from=nan.pt: classifier.bias holds numbers that are not finite"),
         ("from=zero.safetensors", "zero.safetensors: damaged, or of another format"),
         ("from=runs/searched", "runs/searched/weights.safetensors: No such file or directory"),
-        (f"model=colour.yaml {PICTURES} data.path=bomb", "bomb/cat/1.png: too many pixels; an image may have 67,108,864"),
+        (f"model=colour.yaml {PICTURES} data.path=bomb", "bomb/cat/1.png: too many pixels; an image may have 67,108,8"),
         (f"model=colour.yaml {PICTURES} data.path=zero_bytes", "zero_bytes/cat/1.png: not a readable image"),
         (f"model=colour.yaml {PICTURES} data.path=floats", "floats/cat/1.tiff: floating-point pixels"),
         (f"model=colour.yaml {PICTURES} data.path=one_class", "one_class: all images are of one class"),
-        (f"model=colour.yaml {PICTURES} data.path=split_unequal data.stream=false", "split_unequal/train/cat/1.png: 9 x 8"),
+        (f"model=colour.yaml {PICTURES} data.path=split_unequal data.stream=false", "split_unequal/train/cat/1.png: 9"),
         (f"{PICTURES} data.loaders=-1", "data.loaders=-1: it must be a whole number, 0 or more"),
         ("name=spoilt", "damaged: its SHA-256 is not the one in checkpoints.json, and no other is whole; remove"),
-        ("name=unlisted", "runs/unlisted/checkpoints/checkpoints.json: damaged; remove runs/unlisted/checkpoints to begin"),
+        ("name=unlisted", "runs/unlisted/checkpoints/checkpoints.json: damaged; remove runs/unlisted/checkpoints to b"),
         ("name=deep", "runs/deep/checkpoints/checkpoints.json: damaged"),
         ("name=elsewhere", "runs/elsewhere/checkpoints/checkpoints.json: damaged"),
         ("name=coded", "holds something else than tensors and numbers (which might run code), and no other is whole"),
@@ -704,7 +707,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("models=tiny.yaml:code.pt images=pictures", "code.pt: holds more than tensors, which might run code"),
         ("models=colour.yaml:nan.pt images=pictures", "nan.pt: "),
         ("models=runs/no_class", "runs/no_class/model.yaml: "),
-        ("models=runs/evil_data", "runs/evil_data/config.yaml has data._target_=evil.load, which is not run from a file"),
+        ("models=runs/evil_data", "runs/evil_data/config.yaml has data._target_=evil.load, which is not run from a fi"),
         ("count=1e30", "count=1e+30: it must be a whole number"),
         ("name=searched", "runs/searched holds something else; give another name="),
         ("name=family_deep", "runs/family_deep holds something else; give another name="),
