@@ -261,7 +261,7 @@ def tune() -> list[bool]:
     from ray.tune.search import Searcher
 
     marks: list[Mark] = []
-    trials, process = 2 * STRIDE, psutil.Process()
+    trials = 2 * STRIDE
 
     class Instant(tune.Trainable):
         def step(self) -> dict[str, Any]:
@@ -275,6 +275,9 @@ def tune() -> list[bool]:
             super().__init__(metric="accuracy", mode="max")
             self.left, self.running = trials, 0
 
+        def __getstate__(self) -> dict[str, Any]:
+            return {}
+
         def suggest(self, trial_id: str) -> Any:
             if self.running >= (os.cpu_count() or 1):
                 return None
@@ -287,7 +290,7 @@ def tune() -> list[bool]:
             self.running -= 1
             told = trials - self.left - self.running
             if told % STRIDE == 0:
-                marks.append(Mark(told, time.perf_counter(), 0.0, process.memory_info().rss))
+                marks.append(Mark(told, time.perf_counter(), 0.0, psutil.Process().memory_info().rss))
 
         def save(self, checkpoint_path: str) -> None: ...
 
