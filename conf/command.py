@@ -216,7 +216,7 @@ def _open_custom_groups(overrides: Sequence[str]) -> list[str]:
 
 def _check_keys(name: str, overrides: Sequence[str]) -> None:
     """InputError for an override of a top-level key that does not exist, with the nearest that does."""
-    allowed = [str(key) for key in compose(name)]
+    allowed = _keys(name)
     parser = OverridesParser.create()
     for text in overrides:
         try:
@@ -233,6 +233,12 @@ def _check_keys(name: str, overrides: Sequence[str]) -> None:
             near = difflib.get_close_matches(key, allowed, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise InputError(f"unknown option {key!r}; {hint}allowed: {', '.join(allowed)}")
+
+
+@functools.cache  # composing takes a tenth of a second
+def _keys(name: str) -> tuple[str, ...]:
+    """Top-level keys of the defaults `conf/NAME.yaml`."""
+    return tuple(str(key) for key in compose(name))
 
 
 def _unknown_option(error: MissingConfigException) -> str:
