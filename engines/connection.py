@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from convnets.errors import InputError, RunFailed
 from engines.watchdog import bearing, watched
@@ -46,7 +45,6 @@ from ray._private import worker as driver  # noqa: E402
 # A dead worker is ours to report; Ray has a page about it that it prints whatever `log_to_driver` says.
 driver.print_to_stdstream = lambda data, ignore_prefix: None
 
-LOOPBACK = "127.0.0.1"
 # Whoever reaches Ray's ports can run code here. Ray opens them to this machine alone where the node's own address is
 # the loopback's, which it takes to be so on Windows and macOS; on Linux it goes by this constant. Without it even a
 # `127.0.0.1:port` that was asked for becomes the address that other machines know this one by.
@@ -105,7 +103,7 @@ def gone() -> RunFailed:
 def _start() -> None:
     """Ray on this machine."""
     try:
-        _init("local", _node_ip_address=LOOPBACK)  # None would join whatever cluster runs on this machine
+        _init("local")  # None would join whatever cluster runs on this machine
     except Exception as error:  # Ray raises bare ones, for all that may be wrong with a machine
         ray.shutdown()
         raise RunFailed(
@@ -128,28 +126,35 @@ def _join(address: str) -> None:
         raise InputError(f"engine.address={address}: Ray cannot join it: {_first_line(error)}") from error
 
 
-def _init(address: str, **settings: Any) -> None:
+def _init(address: str) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own handler in place, which would exit at once
     try:
-        ray.init(address=address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False, **settings)
+        ray.init(address=address, include_dashboard=False, logging_level=logging.CRITICAL, log_to_driver=False)
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
     quiet()  # again: it sets its own level
 
 
 def _leave(lost: bool) -> None:
-    """Disconnect. From a server that is no more it would take a minute, and then Ray would end this process."""
+    """Disconnect. From a server that is no more it would take a minute; what Ray does at exit is left out too."""
     if lost:
         atexit.unregister(ray.shutdown)
+        atexit.register(_end)
     else:
         ray.shutdown()
+
+
+def _end() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 @contextmanager
 def _pulse(patience: float) -> Iterator[Callable[[], bool]]:
     """Whether Ray's server has not answered for so many seconds."""
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-    lost, ended = threading.Event(), threading.Event()
+    lost, noticed, ended = threading.Event(), threading.Event(), threading.Event()
 
     def look() -> None:
         answered = time.monotonic()
@@ -161,15 +166,21 @@ def _pulse(patience: float) -> Iterator[Callable[[], bool]]:
                 if time.monotonic() - answered > patience:
                     lost.set()
                     break
-        if lost.is_set() and not ended.wait(_SECONDS_TO_END):
+        if lost.is_set() and not noticed.wait(_SECONDS_TO_END):
             print(f"error: {gone()}", file=sys.stderr, flush=True)
             os._exit(1)  # what is finished is on disk, and the watchdog ends the others
 
+    def is_lost() -> bool:
+        if lost.is_set():
+            noticed.set()
+        return lost.is_set()
+
     threading.Thread(target=look, name="Ray's pulse", daemon=True).start()
     try:
-        yield lost.is_set
+        yield is_lost
     finally:
         ended.set()
+        noticed.set()
 
 
 def resources() -> dict[str, float]:

@@ -26,6 +26,10 @@ class EvaluationFailed(Exception):
     """The candidate itself failed (diverged, out of memory): recorded with its reason, and the search goes on."""
 
 
+class OutOfMemory(EvaluationFailed):
+    """The candidate did not fit into the memory that was left. On a shared GPU it is tried again with more of it."""
+
+
 class Evaluator(Protocol):
     """Measures networks. Must pickle: engines ship it to their workers, once.
 

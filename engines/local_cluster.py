@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from engines.connection import LOOPBACK, quiet  # before ray, which reads its settings
+from engines.connection import quiet  # before ray, which reads its settings
 from engines.watchdog import bearing, watched
 
 # isort: split
@@ -40,12 +40,16 @@ class LocalCluster:
         """Those that are up, the head first."""
         return list(self._cluster.list_all_nodes())  # type: ignore[no-untyped-call]
 
-    def add(self, cpus: int) -> Any:
-        """Another node, up when this returns; the first one is the head."""
+    def add(self, cpus: int, gpus: int = 0) -> Any:
+        """Another node with so many logical CPUs and GPUs, up when this returns; the first one is the head."""
         head: dict[str, Any] = {} if self.nodes else {"_system_config": _HEALTH_CHECKS}
         with bearing(self._mark):
             return self._cluster.add_node(
-                num_cpus=cpus, node_ip_address=LOOPBACK, object_store_memory=_STORE, include_dashboard=False, **head
+                num_cpus=cpus,
+                num_gpus=gpus,
+                object_store_memory=_STORE,
+                include_dashboard=False,
+                **head,
             )
 
     def lose(self, node: Any = None) -> None:

@@ -69,7 +69,7 @@ def listens(*processes: psutil.Process) -> set[str]:
             connections = process.net_connections(kind="inet")
         except psutil.Error:  # it has just ended
             continue
-        found |= {one.laddr.ip for one in connections if one.laddr and not one.raddr}
+        found |= {one.laddr.ip.removeprefix("::ffff:") for one in connections if one.laddr and not one.raddr}
     return found
 
 

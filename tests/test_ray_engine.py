@@ -15,16 +15,16 @@ from typing import Any
 import psutil
 import pytest
 
-from convnets.errors import InputError
+from convnets.errors import InputError, RunFailed
 from convnets.network import Network
 from engines import inline
 from engines import ray as ray_engine
 from engines.evaluator import EvaluationFailed, Evaluator, Measurement
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
-from nas.journal import read_journal
+from nas.journal import Entry, read_journal
 from nas.loop import Search
-from tests.conftest import MakeSearch, hear_ctrl_c
+from tests.conftest import MakeSearch, hear_ctrl_c, listens
 
 pytestmark = pytest.mark.ray
 
@@ -87,6 +87,7 @@ def test_a_dead_worker_is_not_the_candidates_fault_but_a_failure_is(make_search:
     failed = [entry for entry in entries if entry.error]
     assert failed and all("step 7" in str(entry.error) for entry in failed)
     assert all(entry.curve == (0.2, 0.5) for entry in entries if not entry.error)
+    assert sum(entry.retries for entry in entries) == len(killed)
 
 
 class _AlwaysDies:
@@ -98,7 +99,10 @@ class _AlwaysDies:
 def test_a_candidate_whose_workers_always_die_is_recorded_as_failed(make_search: MakeSearch) -> None:
     search = make_search(budget=2)
     on_ray(search, _AlwaysDies(), max_failures=1)
-    assert [bool(entry.error and "died" in entry.error) for entry in search.journal.entries] == [True, True]
+    assert [entry.error for entry in search.journal.entries] == 2 * [
+        "its worker died, and so did those that tried it again"
+    ]
+    assert [entry.retries for entry in search.journal.entries] == [1, 1]
 
 
 class _Buggy:
@@ -144,6 +148,52 @@ def test_an_evaluator_that_cannot_come_up_is_no_candidates_fault(make_search: Ma
     assert search.journal.entries == []
 
 
+class _DiesComingUp:
+    """Its worker dies while it loads what the evaluator needs."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("import os; os.kill(os.getpid(), 9)",))
+
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        yield Measurement(0.0)
+
+
+def test_workers_that_die_before_they_begin_are_no_candidates_fault(
+    make_search: MakeSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_FALSE_STARTS", 1)  # each takes seconds
+    search = make_search(budget=20)
+    with pytest.raises(RunFailed, match="2 workers died before they could begin"):
+        on_ray(search, _DiesComingUp(), workers=1)
+    assert search.journal.entries == []
+
+
+def test_what_the_jobs_raise_is_raised(make_search: MakeSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = make_search(budget=20)
+
+    def full(entry: Entry) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(search.journal, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        on_ray(search, Synthetic())
+
+
+def test_tune_keeps_nothing_of_what_is_finished(make_search: MakeSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep all trials, look through them at every step, and grow by 45 KB each."""
+    kept: list[int] = []
+    forget = ray_engine._forget_finished
+
+    def counting(controller: Any) -> None:
+        forget(controller)
+        sets = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache")
+        kept.append(max(len(controller.get_trials()), *(len(getattr(controller, name)) for name in sets)))
+
+    monkeypatch.setattr(ray_engine, "_forget_finished", counting)
+    on_ray(make_search(budget=40), Synthetic())
+    assert len(kept) == 40 and max(kept) <= 4
+
+
 def test_a_candidate_given_back_is_proposed_again(make_search: MakeSearch) -> None:
     search = make_search(budget=3)
     first, second = search.propose(), search.propose()
@@ -179,6 +229,7 @@ def test_an_interrupted_driver_keeps_what_is_finished(
     journal = tmp_path / "runs" / "stopped" / "journal.jsonl"
     driver = _started(command + ["evaluator.seconds=0.2"], tmp_path, command_environment, journal)
     family = psutil.Process(driver.pid).children(recursive=True)
+    assert listens(psutil.Process(driver.pid), *family) == {"127.0.0.1"}
     second = subprocess.run(
         [*command, "evaluator.seconds=0.2", "engine=inline"], cwd=tmp_path, env=command_environment, capture_output=True
     )
@@ -191,36 +242,53 @@ def test_an_interrupted_driver_keeps_what_is_finished(
     assert json.loads((journal.parent / "summary.json").read_text())["evaluations"] >= 5
 
 
-def _started(command: list[str], folder: Path, environment: dict[str, str], journal: Path) -> subprocess.Popen[str]:
-    """A driver that has finished five evaluations."""
+def _started(
+    command: list[str], folder: Path, environment: dict[str, str], journal: Path, evaluations: int = 5
+) -> subprocess.Popen[str]:
+    """A driver that has finished so many evaluations."""
     driver = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
     deadline = time.monotonic() + 120
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 6:
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 1 + evaluations:
         assert driver.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     return driver
 
 
-def test_a_driver_killed_in_the_middle_resumes_and_leaves_no_process(
+def test_whatever_dies_the_search_resumes_and_no_process_is_left(
     tmp_path: Path, command_environment: dict[str, str]
 ) -> None:
     command = [sys.executable, "-m", "nas.search", "name=killed", "budget=24", "evaluator=synthetic", "engine=ray"]
     command += ["evaluator.seconds=0.4", "engine.workers=2"]
     journal = tmp_path / "runs" / "killed" / "journal.jsonl"
-    driver = _started(command, tmp_path, command_environment, journal)
-    family = psutil.Process(driver.pid).children(recursive=True)
-    assert family  # Ray's processes
-    driver.kill()
-    driver.wait()
-    _, before, _ = read_journal(journal)
-    assert psutil.wait_procs(family, timeout=60)[1] == []
+    kept: list[Entry] = []
+    for killed, after in (("gcs_server", 5), ("driver", 12)):
+        driver = _started(command, tmp_path, command_environment, journal, after)
+        family = psutil.Process(driver.pid).children(recursive=True)
+        assert family  # Ray's processes
+        victims = [one for one in family if one.name() == killed] if killed != "driver" else [driver]
+        assert len(victims) == 1
+        victims[0].kill()
+        _, said = driver.communicate(timeout=60)
+        if killed == "gcs_server":
+            assert driver.returncode == 1
+            assert said.count("\n") == 1 and said.startswith("error: Ray's server has died")
+        assert psutil.wait_procs(family, timeout=60)[1] == []
+        _, entries, _ = read_journal(journal)
+        assert len(entries) >= after and entries[: len(kept)] == kept
+        kept = entries
 
     subprocess.run(command, cwd=tmp_path, env=command_environment, check=True, capture_output=True, timeout=240)
-    _, after, _ = read_journal(journal)
-    assert after[: len(before)] == before
-    assert sorted(entry.number for entry in after) == list(range(24))
-    assert len({entry.key for entry in after}) == 24
+    _, entries, _ = read_journal(journal)
+    assert entries[: len(kept)] == kept
+    assert sorted(entry.number for entry in entries) == list(range(24))
+    assert len({entry.key for entry in entries}) == 24
     summary = json.loads((journal.parent / "summary.json").read_text())
     assert (summary["evaluations"], summary["unique"]) == (24, 24)

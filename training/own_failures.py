@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from convnets.out_of_memory import out_of_memory
-from engines.evaluator import EvaluationFailed
+from engines.evaluator import EvaluationFailed, OutOfMemory
 from training.loop import Diverged
 
 
 @contextmanager
 def own_failures(batch_size: int, height: int, width: int) -> Iterator[None]:
-    """Inside, that it diverged or does not fit into memory is EvaluationFailed, which names the batch and pixels."""
+    """Inside, that it diverged is EvaluationFailed; that it does not fit is OutOfMemory, naming batch and pixels."""
     try:
         yield
     except Diverged as error:
@@ -20,4 +20,4 @@ def own_failures(batch_size: int, height: int, width: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise EvaluationFailed(f"out of memory at batch {batch_size}, {width} x {height} pixels") from error
+        raise OutOfMemory(f"out of memory at batch {batch_size}, {width} x {height} pixels") from error

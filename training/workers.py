@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from convnets.errors import InputError
-from engines.connection import connected, resources, room, threads  # before ray, which reads its settings
+from convnets.errors import CannotWrite, InputError
+from engines.connection import connected, gone, resources, room, threads  # before ray, which reads its settings
 from training.engine import Engine, WorkersFailed
 from training.fit import Epoch
 from training.group import joined
@@ -47,16 +47,16 @@ def started(engine: Engine) -> Iterator[Callable[[Session, Watcher], Outcome]]:
 
     Yields what runs a session on them as `session.run` does in this process; its folder must exist, with `config.yaml`.
     It also raises WorkersFailed, and RuntimeError with a worker's traceback for a bug. Raises InputError when the
-    cluster is not there, or too small.
+    cluster is not there, or too small; RunFailed when Ray does not come up.
     """
-    with connected(engine.address):
+    with connected(engine.address) as lost:
         gpus = engine.gpus_per_worker
         if gpus is None:
             gpus = 1 if resources().get("GPU") else 0
         cpus = _cpus(engine, gpus)
 
         def train(session: Session, watcher: Watcher) -> Outcome:
-            return _train(session, watcher, engine, cpus, gpus)
+            return _train(session, watcher, engine, cpus, gpus, lost)
 
         yield train
 
@@ -75,7 +75,9 @@ def _cpus(engine: Engine, gpus: int) -> int:
     )
 
 
-def _train(session: Session, watcher: Watcher, engine: Engine, cpus: int, gpus: int) -> Outcome:
+def _train(
+    session: Session, watcher: Watcher, engine: Engine, cpus: int, gpus: int, lost: Callable[[], bool]
+) -> Outcome:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0)(_Mailbox).options(scheduling_strategy=here).remote()
     with _scratch(session, engine) as scratch:
@@ -101,7 +103,7 @@ def _train(session: Session, watcher: Watcher, engine: Engine, cpus: int, gpus: 
             ),
         )
         fitting = _Fitting(trainer)
-        return _listen(fitting, mailbox, watcher)
+        return _listen(fitting, mailbox, watcher, lost)
 
 
 @contextmanager
@@ -135,13 +137,15 @@ class _Fitting(threading.Thread):
             self.error = error
 
 
-def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher) -> Outcome:
+def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher, lost: Callable[[], bool]) -> Outcome:
     """Pass on what the first worker tells, until it tells how the session ended."""
     starts = 0
     patience = time.monotonic() + _SECONDS_TO_START
     told_to_stop = False
     while True:
         ended = not fitting.is_alive()
+        if lost():
+            raise WorkersFailed(str(gone()))
         for news in ray.get(mailbox.news.remote()):
             match news:
                 case Outcome() | Stopped() | Diverged():
@@ -291,7 +295,7 @@ def _work(config: dict[str, Any]) -> None:
     except (Stopped, Diverged) as error:  # in all workers at once
         if dist.get_rank() == 0:  # which saves, and until then the command must wait
             ray.get(mailbox.tell.remote(error))
-    except InputError as error:
+    except (InputError, CannotWrite) as error:
         ray.get(mailbox.tell.remote(error))
         raise  # the others may be waiting for this one, until Ray Train ends them
     except Exception as error:
