@@ -89,7 +89,7 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_how_to_go_on(
         ("space=efficientnet", r"space\._target_=search_spaces\.mnasnet"),
         ("reward=absolute", r"reward\._target_=nas\.reward\.mnas_soft \(now nas\.reward\.absolute\)"),
         ("target_flops=5e8", r"target_flops=400000000\.0 \(now 500000000\.0\)"),
-        ("controller.population=7", r"controller\.population="),
+        ("controller.start=7", r"controller\.start="),
     ],
 )
 def test_resuming_with_other_settings_is_refused(empty_folder: Path, change: str, says: str) -> None:
