@@ -30,6 +30,7 @@ from convnets.errors import CannotWrite, InputError, RunFailed
 from convnets.yaml_file import safe_yaml
 
 CONFIG_FOLDER = Path(__file__).parent
+logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it would print errors that we report in one line
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -120,7 +121,6 @@ def construct(config: DictConfig, name: str, **arguments: Any) -> Any:
     Raises InputError when its `_target_` cannot be found, or when it does not accept one of its settings.
     """
     settings = config[name]
-    logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it would print an error that we report in one line
     try:
         if not settings.get("_partial_"):
             return instantiate(settings, **arguments)
@@ -189,11 +189,12 @@ def targets_of(group: str) -> dict[str, Any]:
     """Name -> class or function, for each choice in the group that can be imported here."""
     found = {}
     for name in _options(group):
+        target = OmegaConf.select(OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml"), "_target_")
+        if target is None:  # `???`: the user's own
+            continue
         try:
-            found[name] = get_object(
-                str(OmegaConf.select(OmegaConf.load(CONFIG_FOLDER / group / f"{name}.yaml"), "_target_"))
-            )
-        except (ImportError, ValueError, OmegaConfBaseException):  # an extra that is not installed, or `???`
+            found[name] = get_object(str(target))
+        except (ImportError, ValueError):  # an extra that is not installed
             continue
     return found
 
