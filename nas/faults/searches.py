@@ -154,7 +154,9 @@ def subject(settings: Settings, name: str, options: Sequence[str], budget: int, 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     """For a search that runs in a folder of its own, and finds this package wherever that lies."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, **more}
+    # One thread, as a worker of Ray has: two are slower than one beside a busy process.
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return {**os.environ, "PYTHONPATH": path, **threads, **more}
 
 
 def kill(process: subprocess.Popen[bytes], grace: float = GRACE) -> int:
