@@ -43,6 +43,7 @@ State = dict[str, Tensor]
 # Under which name files that hold more than a state dict have it, and what wrappers put before each of its names.
 _WITHIN = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)  # of parameters, and of counters
 
 
 def load_weights(path: str | os.PathLike[str], arch: Arch) -> State:
@@ -130,17 +131,27 @@ def read_tensors(path: str | os.PathLike[str]) -> State:
         raise InputError(f"{path}: {error.strerror or error}") from None
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return _dense(safetensors.torch.load_file(path), path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how others pickled
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         if "unsupported global" not in str(error).lower():
             raise InputError(f"{path}: damaged, or no file of torch.save") from None
         raise InputError(f"{path}: holds more than tensors, which might run code; save its state dict alone") from None
     except Exception as error:  # readers of damaged files raise whatever their parts do
         raise InputError(f"{path}: damaged, or of another format ({type(error).__name__})") from None
-    return _unwrapped(content, path)
+    return _dense(_unwrapped(content, path), path)
+
+
+def _dense(state: State, path: Path) -> State:
+    """The tensors; InputError for one that is sparse, nested, quantised, complex or without content."""
+    for name, tensor in state.items():
+        if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _DTYPES:
+            raise InputError(f"{path}: {name} is no dense tensor of real numbers of 16, 32 or 64 bits")
+    return state
 
 
 def _unwrapped(content: Any, path: Path) -> State:

@@ -110,6 +110,24 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: torch.quantize_per_tensor(tensor, 1.0, 0, torch.qint8),
+        lambda tensor: torch.nested.nested_tensor([tensor]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize_per_tensor")
+def test_weights_are_dense_tensors_of_numbers(tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    torch.save({"stem.conv.weight": change(torch.ones(2))}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="a.pt: stem.conv.weight is no dense tensor of real numbers"):
+        read_tensors(tmp_path / "a.pt")
+
+
 def kinds(code: str) -> list[str]:
     """What the code is made of."""
     return [type(node).__name__ for node in ast.walk(ast.parse(code))]
