@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from convnets.atomic_file import write_atomically, writing
+from convnets.atomic_file import sync_folder, write_atomically, writing
 from convnets.errors import InputError
 from convnets.yaml_file import read_yaml
 
@@ -74,7 +74,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _lock_file(folder: Path) -> TextIO:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            for above in folder.parents[:2]:  # or a loss of power could take the folder, with all that is safe in it
+                sync_folder(above)
         return open(folder / _LOCK, "r+", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o666))
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from None

@@ -121,7 +121,7 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
                     _save(results)
                 raise
             _save(results)
-            if state.given_up:
+            if state.given_up and not state.done:
                 raise RunFailed(state.given_up)
             return _conclude(results, state.exhausted)
 

@@ -17,7 +17,7 @@ import yaml
 
 from convnets.arch_file import read_arch
 from convnets.cost import cost
-from convnets.errors import InputError
+from convnets.errors import InputError, RunFailed
 from convnets.origin import file_source, read_origin
 from nas.search import main
 from tests.conftest import ROOT, contents, hear_ctrl_c
@@ -118,6 +118,27 @@ def test_a_broken_journal_line_is_named_and_a_torn_one_repaired(
     main([*FAST, "name=a"])
     assert "repaired" in capsys.readouterr().out
     assert journal.read_bytes() == whole
+
+
+ALL_FAIL = """
+from engines.evaluator import EvaluationFailed
+
+class Fails:
+    def __call__(self, network, seed):
+        raise EvaluationFailed("out of memory")
+        yield
+"""
+
+
+def test_a_search_in_which_all_fails_says_why_and_keeps_it(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (empty_folder / "all_fail.py").write_text(ALL_FAIL)
+    monkeypatch.syspath_prepend(empty_folder)
+    options = ["evaluator._target_=all_fail.Fails", "engine=inline", "controller=random", "name=a"]
+    for finished in (10, 20):  # typed again, it tries again
+        with pytest.raises(RunFailed, match=rf"the last 10 .* failed: 10 x out of memory; {finished} of 30 .*name=a"):
+            main([*options, "budget=30"])
+        assert json.loads((empty_folder / "runs" / "a" / "summary.json").read_text())["failures"] == finished
+    assert main([*options, "budget=30"]) == 1  # the last ten: nothing is left to go on with
 
 
 def test_a_folder_of_another_command_is_left_alone(empty_folder: Path) -> None:
