@@ -307,6 +307,16 @@ def test_rl_takes_failures_and_equal_rewards() -> None:
     assert controller.worst == -1.0 and controller.baseline == pytest.approx(-1.0)
 
 
+def test_rl_outlives_good_results_that_it_held_for_impossible() -> None:
+    """Mutants are not drawn from the policy; in one update the likelihood of such a result can grow beyond floats."""
+    problem = Separable((4,) * 40)
+    controller = RL(problem, seed=0, learning_rate=0.2)
+    for number in range(310):
+        pick, reward = (0, 0.1) if number < 300 else (3, 0.9)
+        controller.tell(Result(number, (pick,) * 40, reward, reward))
+    assert controller.ask(310, []) is not None
+
+
 def test_rl_takes_failures_for_bad_whatever_the_scale_of_rewards() -> None:
     """Failures that came before the first reward, too: they are no better than the worst, here far below 0."""
     problem = Separable()

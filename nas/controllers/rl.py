@@ -22,6 +22,9 @@ from search_spaces.space import Picks
 
 MOST_UNITS = 4096  # of a layer: hundreds are plenty
 SAMPLES = 32  # drawn at once by each ask, for little more than the price of one; the first new network is proposed
+MOST_LOG_RATIO = (
+    20.0  # a result that the policy held for impossible may become likely in one update: exp(89) is infinite
+)
 MUTANTS = 1000  # where a settled policy draws nothing new, mutants of its last sample
 
 
@@ -157,7 +160,7 @@ class RL:
             log_p = self.policy(picks)
             chosen, queued = log_p.gather(2, picks[:, :, None])[:, :, 0].tensor_split([len(rewards)])
             old = chosen.detach() if old is None else old
-            ratio = (chosen - old).exp()
+            ratio = (chosen - old).clamp(max=MOST_LOG_RATIO).exp()
             gain = torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
             entropy = -(log_p.exp() * log_p.clamp(min=-1e3)).sum(dim=2)  # -inf * 0 would be NaN for absent choices
             loss = -self.policy_gradient * gain.sum(dim=1).mean() - self.entropy * entropy.sum(dim=1).mean()
