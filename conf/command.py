@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from convnets.errors import CannotWrite, InputError, RunFailed
-from convnets.yaml_file import safe_yaml
+from convnets.yaml_file import read_yaml, safe_yaml
 
 CONFIG_FOLDER = Path(__file__).parent
 logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it would print errors that we report in one line
@@ -104,6 +104,10 @@ def configuration(
             raise InputError(_unknown_option(error)) from None
         except InputError:
             raise
+        except UnicodeDecodeError as error:
+            for file in sorted((given.config_dir or CONFIG_FOLDER).rglob("*.yaml")):
+                read_yaml(file, lambda content: content)  # says which it is
+            raise InputError(one_line(error)) from None
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise InputError(_unknown_setting(name, overrides, error) or one_line(error)) from None
     for group in set(_GROUPS) - set(_SETTINGS):
@@ -223,7 +227,7 @@ def _check_keys(name: str, overrides: Sequence[str]) -> None:
         try:
             override = parser.parse_override(text)
         except HydraException:
-            raise InputError(f"{text}: not an option of the form key=value") from None
+            raise InputError(f"{text.removeprefix('++')}: not an option of the form key=value") from None
         key = str(override.key_or_group).split(".")[0].split("@")[0]
         if override.is_delete() or key == "hydra":
             raise InputError(f"{text}: options can be set, not deleted, and Hydra's own are not for setting")
