@@ -31,13 +31,13 @@ def find_check(runs: Path, wanted: str) -> tuple[Path, Mapping[str, Any]] | None
     for path in sorted(runs.glob("*/summary.json")):
         try:
             summary = json.loads(path.read_text())
-        except (OSError, ValueError):  # another command's, being written or damaged
+        except (OSError, ValueError, RecursionError):  # another command's, being written or damaged
             continue
         if not isinstance(summary, dict) or summary.get("command") != COMMAND or summary.get("fingerprint") != wanted:
             continue
-        if summary.get("finished") is True and summary.get("tau") is not None:
+        if summary.get("finished") is True and summary.get("tau") is not None and type(summary.get("networks")) is int:
             found.append((path.parent, summary))
-    return max(found, key=lambda one: int(one[1]["networks"]), default=None)
+    return max(found, key=lambda one: one[1]["networks"], default=None)
 
 
 def checked_note(config: Mapping[str, Any], runs: Path) -> tuple[str, bool] | None:

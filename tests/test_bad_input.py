@@ -302,6 +302,7 @@ def make_runs() -> None:
             else:
                 one["file"] = file
         listed.write_text(json.dumps(content))
+    (copied("trained", "summary") / "summary.json").write_text("[" * 100_000)
     metrics = copied("trained", "metrics") / "metrics.csv"
     metrics.write_text(metrics.read_text().replace(",", ";"))
     (metrics.parent / "summary.json").unlink()
@@ -343,6 +344,7 @@ def evil(run: Path, change: dict[str, Any]) -> None:
 def make_options() -> None:
     Path("evil.py").write_text(EVIL)
     for name, text in {
+        "deep.json": "[" * 100_000,
         "cut.json": '{"00000000": {"mean_acc": ', "list.json": "[]", "percent.json": '{"00000000": {"mean_acc": 101}}',
         "archive.tar.gz": "no archive",
     }.items():  # fmt: skip
@@ -529,6 +531,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("evaluator=nasbench_macro evaluator.path=empty", "empty: Is a directory; it must be the table of"),
         ("evaluator=nasbench_macro evaluator.path=zero.yaml", "zero.yaml: Expecting value: line 1 column 1 (char 0)"),
         ("evaluator=nasbench_macro evaluator.path=cut.json", "cut.json: Expecting value: line 1 column 27 (char 26)"),
+        ("evaluator=nasbench_macro evaluator.path=deep.json", "deep.json: maximum recursion depth exceeded"),
         ("evaluator=nasbench_macro evaluator.path=list.json", "list.json: list indices must be integers or slices, no"),
         ("evaluator=nasbench_macro evaluator.path=percent.json", "percent.json: mean_acc=101 is no accuracy"),
         ("evaluator=nasbench_macro evaluator.path=latin.yaml", "latin.yaml: 'utf-8' codec can't decode byte 0xe9"),
@@ -679,6 +682,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("name=deep", "runs/deep/checkpoints/checkpoints.json: damaged"),
         ("name=elsewhere", "runs/elsewhere/checkpoints/checkpoints.json: damaged"),
         ("name=coded", "holds something else than tensors and numbers (which might run code), and no other is whole"),
+        ("name=summary", "runs/summary/summary.json: damaged; remove it, and the same command makes it again"),
         ("name=metrics", "runs/metrics/metrics.csv: damaged; remove it to go on without the epochs before"),
         ("name=config_latin", "runs/config_latin/config.yaml: not UTF-8 text (byte 6)"),
         ("name=held", "runs/held is in use by process"),

@@ -24,7 +24,7 @@ from nas import search
 from nas.agreement import DRAWS, draws, estimate, in_order, partial_tau, shared_top, spearman, tau
 from nas.check_outcome import Outcome, notes, outcome, verdict
 from nas.check_plan import POOL, Drawn, drawn_from, jobs_of, number_of, spread
-from nas.checked import checked_note, fingerprint
+from nas.checked import checked_note, find_check, fingerprint
 from nas.journal import Entry, read_journal
 from nas.problem import SearchProblem
 from nas.proxy_check import _longer, _longer_settings, main
@@ -354,6 +354,18 @@ def test_the_longer_schedule_changes_what_it_is_told_and_shares_the_data() -> No
 
 
 # --- from a search, and back into its report -------------------------------------------------------------------------
+
+
+def test_summaries_of_others_do_not_disturb_who_looks_for_a_check(tmp_path: Path) -> None:
+    check = {"command": "nas.proxy_check", "fingerprint": "a", "finished": True, "tau": 0.5, "networks": 9}
+    for number, text in enumerate(
+        ["", "{", "[" * 100_000, "[]", json.dumps(check | {"networks": "many"}), json.dumps(check)]
+    ):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "summary.json").write_text(text)
+    (tmp_path / "binary").mkdir()
+    (tmp_path / "binary" / "summary.json").write_bytes(b"\xff")
+    assert find_check(tmp_path, "a") == (tmp_path / "5", check) and find_check(tmp_path, "b") is None
 
 
 def test_the_networks_of_a_search_are_checked_and_its_report_says_so(

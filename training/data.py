@@ -268,7 +268,7 @@ def _class_names(file: Path, label_column: str) -> tuple[str, ...] | None:
     metadata = _open_parquet(file).schema_arrow.metadata or {}
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][label_column]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 

@@ -366,12 +366,16 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 def _conclude(asked: _Asked) -> int:
     """Say what came of it."""
     folder = asked.folder
-    summary = json.loads((folder / "summary.json").read_text())
-    test = summary["test"]
-    accuracy = "no test split" if test is None else f"test accuracy {test['accuracy']:.4f} (top 5: {test['top5']:.4f})"
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text())
+        test, held_out = summary["test"], summary["held_out"]["accuracy"]
+        accuracy = f"test accuracy {test['accuracy']:.4f} (top 5: {test['top5']:.4f})" if test else "no test split"
+        training = f"after epoch {summary['epoch']}, {duration_text(summary['seconds'])} of training"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path}: damaged; remove it, and the same command makes it again") from None
     say(
-        f"{accuracy}; held out {summary['held_out']['accuracy']:.4f} after epoch {summary['epoch']}, "
-        f"{duration_text(summary['seconds'])} of training\n"
+        f"{accuracy}; held out {held_out:.4f} {training}\n"
         f"written: {folder}/ with {WEIGHTS}, model.yaml, metrics.csv, summary.json, checkpoints\n"
         f"look at it: {folder}/report.html\n"
         f"carry it away:\n  {asked.export}"

@@ -279,7 +279,7 @@ def _row(path: Path, name: str, content: bytes) -> tuple[Picks, float, float, fl
             raise ValueError(f"val_top1={top1}")
     except KeyError as error:
         raise InputError(f"{path}: {name} has no {error}; the archive is published at {ADDRESS}") from None
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {name}: {error}; the archive is published at {ADDRESS}") from None
     return picks, top1, macs, params, speed
 

@@ -64,7 +64,7 @@ def read_table(path: str | Path) -> npt.NDArray[np.float64]:
         raise InputError(f"{path}: {error.strerror}; it must be the table of {ADDRESS}") from None
     except KeyError as error:
         raise InputError(f"{path}: no {error} in it; it must be the table of {ADDRESS}") from None
-    except (TypeError, ValueError) as error:  # of another structure, or no JSON
+    except (TypeError, ValueError, RecursionError) as error:  # of another structure, or no JSON
         raise InputError(f"{path}: {error}; it must be the table of {ADDRESS}") from None
     return accuracy
 
