@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +158,16 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Outcome]:
         return {}
     try:
         summary = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is damaged; give another name=") from None
     if not isinstance(summary, dict) or summary.get("command") != COMMAND:
         raise InputError(others)
-    check_same_settings(path, summary["settings"], settings)
-    return {name: _outcome_of(name, found) for name, found in summary["faults"].items()}
+    try:
+        earlier, outcomes = dict(summary["settings"]), [_outcome_of(*one) for one in summary["faults"].items()]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path} is damaged; give another name=") from None
+    check_same_settings(path, earlier, settings)
+    return {outcome.fault: outcome for outcome in outcomes}
 
 
 def _outcome_of(name: str, found: Mapping[str, Any]) -> Outcome:
@@ -198,13 +202,20 @@ def _inject(asked: _Asked, outcomes: dict[str, Outcome]) -> None:
             asked.address,
             _shown(name),
         )
-        outcomes[name] = FAULTS[name].inject(settings)
+        outcomes[name] = _all_of(settings.count, FAULTS[name].inject(settings))
         say(f"      {_line(outcomes[name])}")
         for finding in outcomes[name].findings:
             say(f"      {finding.kind}: {finding.text}" + (f" ({finding.count})" if finding.count > 1 else ""))
         if outcomes[name].passed:  # what went wrong is kept to be looked at
             shutil.rmtree(searches)
         _write(asked, outcomes, (asked.folder / "config.yaml").read_text())
+
+
+def _all_of(count: int, outcome: Outcome) -> Outcome:
+    """The outcome; it does not pass where fewer were injected than were asked for, for whatever reason."""
+    if outcome.injected >= count or not outcome.passed:
+        return outcome
+    return replace(outcome, findings=(Finding("wrong", f"{outcome.injected} of {count} could be injected"),))
 
 
 def _shown(name: str) -> Callable[[int], None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from numpy.random import SeedSequence
 
 from conf.command import one_line
 from convnets.errors import InputError
@@ -23,13 +26,13 @@ from nas.faults import ledger
 from nas.faults.corrupted import KINDS, corrupted, corruption
 from nas.faults.drivers import suffer
 from nas.faults.outcome import Finding, summed
-from nas.faults.searches import INLINE, instant
+from nas.faults.searches import INLINE, SEED, instant
 from nas.faults.settings import Settings
 from nas.faults.witness import Begin, witnessing
 from nas.faults.witnessed import Witnessed
-from nas.faults.workers import Lottery
+from nas.faults.workers import LATE, Lottery
 from nas.journal import read_journal
-from nas.selftest import FAULTS, main
+from nas.selftest import FAULTS, _all_of, main
 from tests.conftest import MakeSearch, contents, hear_ctrl_c
 
 NO_FAULTS = tuple(f"{name}=0" for name in FAULTS)
@@ -88,21 +91,53 @@ def test_an_evaluation_that_begins_though_it_was_finished_is_repeated(
         evaluator = Witnessed(Synthetic())
         search = make_search(budget=4)
         inline.run(search, evaluator)
-        assert [begin.number for begin in witness.begins] == [0, 1, 2, 3] and witness.repeated == []
+        assert [begin.number for begin in witness.begins] == [0, 1, 2, 3] and witness.findings == []
         third = search.journal.entries[2]
         network = search.problem.network(third.picks)
         search.journal.path.unlink()  # a journal that forgets does not make it forget
         (other,) = [begin for begin in [make_search(budget=1).propose()] if begin]
         list(evaluator(other.network, other.seed))
-        assert [finding.text for finding in witness.repeated] == ["evaluation 0 began again though it was finished"]
+        assert [finding.text for finding in witness.findings] == ["evaluation 0 began again though it was finished"]
         assert network.key() == third.key
 
 
 def test_whatever_else_is_said_to_a_witness_is_not_heard(tmp_path: Path) -> None:
     with witnessing(tmp_path / "journal.jsonl", budget=4) as witness:
-        for line in ("", "hello", "1 2 3", "x y z", "1 2 3 4"):
+        secret, seed = witness.address.partition("/")[2], int(SeedSequence((SEED, 0)).generate_state(1)[0])
+        for line in ("", "hello", "1 2 3 4", f"{secret} 1 2 here", f"{secret} {seed} -x here", f"secret {seed} 1 here",
+                     f"{seed} 1 here", f"{secret} {seed} 1"):  # fmt: skip
             assert witness.hear(line) == ""
         assert witness.begins == []
+        witness.hear(f"{secret} {seed} 1 here")
+        assert witness.begins == [Begin(0, 1, "here")]
+
+
+def test_a_witness_that_heard_nothing_says_so(make_search: MakeSearch, tmp_path: Path) -> None:
+    with witnessing(tmp_path / "journal.jsonl", budget=2) as witness:
+        inline.run(make_search(budget=2), Synthetic())
+        assert [finding.text for finding in witness.findings] == [
+            "evaluation 0 was never seen to begin", "evaluation 1 was never seen to begin"
+        ]  # fmt: skip
+
+
+# An evaluation of three steps, each of which is said.
+EVALUATION = """
+from convnets.reference import reference
+from nas.evaluators.synthetic import Synthetic
+from nas.faults.witnessed import Witnessed
+for measured in Witnessed(Synthetic(3))(reference("mobilenet_v2"), SEED):
+    print("measured", flush=True)
+"""
+
+
+def test_who_is_sentenced_does_not_finish_first(tmp_path: Path, command_environment: dict[str, str]) -> None:
+    seed = int(SeedSequence((SEED, 0)).generate_state(1)[0])
+    with witnessing(tmp_path / "journal.jsonl", budget=1, sentence=lambda begin: 0.3) as witness:
+        done = subprocess.run(
+            [sys.executable, "-c", EVALUATION.replace("SEED", str(seed))], capture_output=True, text=True, timeout=120,
+            env=command_environment | {"PHINAS_WITNESS": witness.address},
+        )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGKILL, "measured\n" * 2, "")
 
 
 def test_as_many_die_as_were_wanted_and_none_too_often() -> None:
@@ -120,6 +155,23 @@ def test_as_many_die_as_were_wanted_and_none_too_often() -> None:
         assert lottery.unrecorded(recorded) == []
         recorded[deaths[0]] = {"retries": 0}
         assert _kinds(lottery.unrecorded(recorded)) == [("wrong", 1)]
+
+
+def test_a_kill_from_outside_comes_before_the_one_by_its_own_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+    lottery = Lottery(random.Random(0), 8, 10, 0.01, lambda deaths: None)
+    sentences = [lottery(Begin(number, pid=number + 1, host=socket.gethostname())) for number in range(10)]
+    outside = [death.number + 1 for death in lottery.deaths if not death.own_hand]
+    time.sleep(0.5)
+    assert outside and sorted(killed) == outside
+    assert all(delay is not None and delay > LATE for delay in (sentences[pid - 1] for pid in outside))
+
+
+def test_a_fault_that_did_not_happen_does_not_pass() -> None:
+    assert _all_of(3, summed("nodes", 3, 1.0, [])).passed
+    outcome = _all_of(3, summed("nodes", 2, 1.0, []))
+    assert [finding.text for finding in outcome.findings] == ["2 of 3 could be injected"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

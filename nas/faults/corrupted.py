@@ -11,7 +11,7 @@ from pathlib import Path
 from convnets.errors import InputError
 from nas.faults import ledger
 from nas.faults.outcome import Finding, Outcome, summed
-from nas.faults.resumed import resume
+from nas.faults.resumed import resume, resumed
 from nas.faults.searches import INLINE, Subject, instant, subject
 from nas.faults.settings import Settings
 
@@ -79,9 +79,7 @@ def _in_process(path: Path, damaged: bytes, journal: bytes, whole: Path) -> list
         findings.append(Finding("wrong", f"{type(error).__name__}: {error}"))
     else:
         findings += _accepted(damaged, path.read_bytes(), journal, whole.read_bytes())
-    path.write_bytes(journal)
-    resume(path, whole, BUDGET)
-    return findings + ledger.judge(journal, path.read_bytes(), BUDGET, whole.read_bytes())
+    return findings + resumed(path, journal, whole, BUDGET)
 
 
 def _by_command(search: Subject, damaged: bytes, journal: bytes, undisturbed: bytes) -> list[Finding]:
@@ -111,9 +109,10 @@ def _refused(said: str, damaged: bytes, now: bytes, journal: bytes) -> list[Find
 
 def _accepted(damaged: bytes, now: bytes, journal: bytes, undisturbed: bytes) -> list[Finding]:
     """What is wrong with an acceptance: entries were skipped without a word, or the end is not the undisturbed one."""
-    if not journal.startswith(damaged) and not damaged.startswith(journal):
+    behind = damaged[len(journal) :]
+    if not journal.startswith(damaged) and (not damaged.startswith(journal) or b"\n" in behind):
         line = ledger.first_difference(damaged, journal)
-        entries = len(ledger.complete_lines(journal)) - line + 1
+        entries = max(1, len(ledger.complete_lines(journal)) - line + 1)
         return [Finding("lost", f"the damage in line {line} was not noticed", entries)]
     return ledger.judge(min(damaged, journal, key=len), now, BUDGET, undisturbed)
 

@@ -16,6 +16,7 @@ from nas.faults.settings import Settings
 BUDGET = 24
 PAGE = 4096  # bytes; what a file in memory takes at a time
 DISK = 8 * 2**20  # bytes
+LINE = 512  # bytes; the one line that a search is to say must fit into a file
 
 # Room left on the disk, pages: too little for the journal's beginning, for all of its lines, for the results.
 ROOM = ((1, 3), (4, 7), (8, 24))
@@ -93,7 +94,7 @@ def _ended(search: Subject, run: str) -> Ended:
 
 def _with_limit(search: Subject, rng: random.Random, undisturbed: bytes) -> list[Finding]:
     """What is wrong with a search that may write no file longer than a part of its journal, and with the next one."""
-    longest = rng.randrange(1, len(undisturbed))
+    longest = rng.randrange(LINE, len(undisturbed))
     with search.running() as running:
         # It is importing still, and has written nothing.
         resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (longest, longest))

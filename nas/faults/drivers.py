@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Sequence
 
@@ -81,19 +82,18 @@ def suffer(
                     until_begun(running, witness, rng.randint(1, 2))
                     time.sleep(rng.uniform(0, seconds))
                 before = witness.look()
-                missed = not running.alive
+                if running.alive and (outlived := kill(running.process)):
+                    findings.append(Finding("wrong", f"{outlived} processes outlived a killed search"))
+                missed = running.process.returncode != -signal.SIGKILL
+                killed += not missed
                 if missed:
                     findings += running.ended().unless(0)
-                else:
-                    killed += 1
-                    if outlived := kill(running.process):
-                        findings.append(Finding("wrong", f"{outlived} processes outlived a killed search"))
             now = witness.look()
             findings += ledger.lost(seen, before) + ledger.lost(before, now)
             seen = now
             settings.show(shown + killed)
         findings += search.run().unless(0)
-        findings += ledger.judge(seen, search.journal, budget, undisturbed) + witness.repeated
+        findings += ledger.judge(seen, search.journal, budget, undisturbed) + witness.findings
     return killed, findings
 
 

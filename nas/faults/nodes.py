@@ -51,7 +51,7 @@ def nodes(settings: Settings) -> Outcome:
                         cluster.add(1)
                         added += 1
                 findings += running.ended().unless(0)
-            findings += ledger.judge(b"", search.journal, budget) + witness.repeated
+            findings += ledger.judge(b"", search.journal, budget) + witness.findings
     entries = ledger.evaluations(search.journal)
     findings += failed(entries)
     retries = sum(entry.get("retries", 0) for entry in entries.values())

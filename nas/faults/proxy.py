@@ -12,7 +12,7 @@ from nas.faults.outcome import Outcome, summed
 from nas.faults.searches import INLINE, subject
 from nas.faults.settings import Settings
 from nas.faults.witness import witnessing
-from nas.faults.workers import Lottery, failed
+from nas.faults.workers import MOST, Lottery, failed
 
 # Smaller than any proxy that ranks: what is tried here is how it dies, not what it finds.
 PROXY = (
@@ -45,13 +45,15 @@ def proxy(settings: Settings) -> Outcome:
     findings += found
 
     if settings.ray is not None and of_workers:
-        options, budget = (*settings.ray, "engine.max_failures=5", *PROXY), 2 * of_workers + 2
-        lottery = Lottery(rng, of_workers, budget, SECONDS, lambda deaths: settings.show(killed + deaths))
+        options, budget = (*settings.ray, f"engine.max_failures={MOST}", *PROXY), 2 * of_workers + 2
+        lottery = Lottery(rng, of_workers, budget, SECONDS, lambda deaths: settings.show(of_drivers + deaths))
         path = subject(settings, "ray", options, budget).path
         with witnessing(path, budget, settings.address, lottery) as witness:
             search = subject(settings, "ray", options, budget, witness.address)
             findings += search.run().unless(0)
-            findings += ledger.judge(b"", search.journal, budget) + witness.repeated
-        findings += failed(ledger.evaluations(search.journal))
+            findings += ledger.judge(b"", search.journal, budget) + witness.findings
+        entries = ledger.evaluations(search.journal)
+        findings += failed(entries) + lottery.unrecorded(entries)
+        killed += len(lottery.deaths)
     note = f"{of_drivers} drivers inline, {of_workers} workers on Ray, training on the digits"
-    return summed("proxy", of_drivers + of_workers, time.monotonic() - start, findings, note)
+    return summed("proxy", killed, time.monotonic() - start, findings, note)

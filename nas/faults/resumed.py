@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+from convnets.errors import InputError
 from engines import inline
 from nas.controllers.evolution import Evolution
 from nas.evaluators.synthetic import Synthetic
+from nas.faults import ledger
+from nas.faults.outcome import Finding
 from nas.faults.searches import EPOCHS, SEED
 from nas.halving import Halving
 from nas.journal import Journal, read_journal
@@ -15,6 +18,16 @@ from nas.loop import Search
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
 from search_spaces.efficientnet import EfficientNet
+
+
+def resumed(path: Path, left: bytes, undisturbed: Path, budget: int) -> list[Finding]:
+    """What is wrong after a resumption from what was `left` of the undisturbed journal."""
+    path.write_bytes(left)
+    try:
+        resume(path, undisturbed, budget)
+    except InputError as error:
+        return [Finding("lost", f"what is sound of a journal is refused: {error}")]
+    return ledger.judge(left, path.read_bytes(), budget, undisturbed.read_bytes())
 
 
 def resume(path: Path, undisturbed: Path, budget: int) -> None:

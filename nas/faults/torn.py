@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from pathlib import Path
 
-from convnets.errors import InputError
 from nas.faults import ledger
-from nas.faults.outcome import Finding, Outcome, summed
-from nas.faults.resumed import resume
+from nas.faults.outcome import Outcome, summed
+from nas.faults.resumed import resumed
 from nas.faults.searches import INLINE, instant, subject
 from nas.faults.settings import Settings
 
@@ -34,7 +32,7 @@ def torn(settings: Settings) -> Outcome:
     whole.write_bytes(undisturbed)
     positions = range(len(undisturbed) - len(lines[-1]) - 1, len(undisturbed))
     for done, position in enumerate(positions, start=1):
-        findings += _tear(whole, undisturbed[:position], settings.folder / "torn.jsonl")
+        findings += resumed(settings.folder / "torn.jsonl", undisturbed[:position], whole, BUDGET)
         settings.show(done)
 
     anywhere = [rng.randrange(1, len(undisturbed)) for _ in range(settings.count)]
@@ -45,13 +43,3 @@ def torn(settings: Settings) -> Outcome:
         settings.show(done)
     note = f"{len(positions)} bytes of the last line, resumed in this process; {len(anywhere)} anywhere, by command"
     return summed("torn", len(positions) + len(anywhere), time.monotonic() - start, findings, note)
-
-
-def _tear(whole: Path, left: bytes, path: Path) -> list[Finding]:
-    """What is wrong after a resumption from what was `left` of the journal `whole`."""
-    path.write_bytes(left)
-    try:
-        resume(path, whole, BUDGET)
-    except InputError as error:
-        return [Finding("lost", f"a torn journal is refused: {error}")]
-    return ledger.judge(left, path.read_bytes(), BUDGET, whole.read_bytes())

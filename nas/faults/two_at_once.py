@@ -43,4 +43,4 @@ def _beside(settings: Settings, name: str, undisturbed: bytes) -> list[Finding]:
             findings = first.run().unless(2, f"is in use by process {running.process.pid}")
             refused.set()
             findings += running.ended().unless(0)
-        return findings + ledger.judge(b"", first.journal, BUDGET, undisturbed) + witness.repeated
+        return findings + ledger.judge(b"", first.journal, BUDGET, undisturbed) + witness.findings

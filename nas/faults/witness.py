@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import socketserver
 import threading
@@ -36,17 +37,25 @@ Sentence = Callable[[Begin], float | None]  # seconds after which the process ki
 
 
 class Witness:
-    """What was seen of one search. An evaluation that begins though it was seen in the journal before is `repeated`."""
+    """What was seen of one search."""
 
     def __init__(self, address: str, journal: Path, budget: int, sentence: Sentence) -> None:
-        self.address = address
+        self._secret = secrets.token_hex(16)  # whom the witness does not know could have any process killed
+        self.address = f"{address}/{self._secret}"
         self.begins: list[Begin] = []
-        self.repeated: list[Finding] = []
+        self._repeated: list[Finding] = []
         self._journal = journal
         self._sentence = sentence
         self._lock = threading.Lock()
         self._finished: set[int] = set()
         self._numbers = {_seed_of(number): number for number in range(budget)}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Evaluations that began though they were in the journal before; and those that it did not see, being blind."""
+        self.look()
+        missed = sorted(self._finished - {begin.number for begin in self.begins})
+        return self._repeated + [Finding("wrong", f"evaluation {number} was never seen to begin") for number in missed]
 
     def look(self) -> bytes:
         """The journal as it is now; what is in it is remembered as finished, even if it should vanish again."""
@@ -55,17 +64,19 @@ class Witness:
         return journal
 
     def hear(self, line: str) -> str:
-        """A report, `SEED PID HOST`; the answer. What is no report is not answered."""
+        """A report, `SECRET SEED PID HOST`; the answer. What is no report is not answered."""
         try:
-            seed, pid, host = line.split()
+            secret, seed, pid, host = line.split()
             begin = Begin(self._numbers[int(seed)], int(pid), host)
         except (ValueError, KeyError):
+            return ""
+        if not secrets.compare_digest(secret.encode(), self._secret.encode()):
             return ""
         with self._lock:
             self.look()
             if begin.number in self._finished:
                 again = f"evaluation {begin.number} began again though it was finished"
-                self.repeated.append(Finding("repeated", again))
+                self._repeated.append(Finding("repeated", again))
             self.begins.append(begin)
             seconds = self._sentence(begin)  # which may take its time: so long the evaluation waits
         return "" if seconds is None else str(seconds)

@@ -1,4 +1,4 @@
-"""An evaluator that reports to a witness before each evaluation, and dies when it is told to."""
+"""An evaluator that reports to a witness before each evaluation, and dies in it when told to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 
 from convnets.errors import InputError
 from convnets.network import Network
@@ -33,20 +34,30 @@ class Witnessed:
 
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         """Yield what `of` does. Raises InputError where the witness does not answer."""
-        if self.witness is not None:
-            seconds = _report(self.witness, seed)
-            if seconds is not None:  # to live
-                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        yield from self.of(network, seed)
+        seconds = None if self.witness is None else _report(self.witness, seed)
+        if seconds is None:
+            yield from self.of(network, seed)
+        else:
+            yield from _dying(self.of(network, seed), seconds)
+
+
+def _dying(measurements: Iterator[Measurement], seconds: float) -> Iterator[Measurement]:
+    """All but the last, for whoever is to die in so many seconds does not finish first."""
+    death = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    death.start()
+    for one, _ in pairwise(measurements):
+        yield one
+    death.join()
 
 
 def _report(witness: str, seed: int) -> float | None:
     """Say that an evaluation begins; the seconds after which this process is to die, None: not at all."""
-    host, _, port = witness.rpartition(":")
+    address, _, secret = witness.partition("/")
+    host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-            connection.sendall(f"{seed} {os.getpid()} {socket.gethostname()}\n".encode())
+            connection.sendall(f"{secret} {seed} {os.getpid()} {socket.gethostname()}\n".encode())
             answer = connection.makefile("r").readline().strip()
     except OSError as error:
-        raise InputError(f"{socket.gethostname()} does not reach the self-test at {witness} ({error})") from None
+        raise InputError(f"{socket.gethostname()} does not reach the self-test at {address} ({error})") from None
     return float(answer) if answer else None

@@ -18,7 +18,8 @@ from nas.faults.settings import Settings
 from nas.faults.witness import Begin, witnessing
 
 STEP = 0.25  # seconds of each of an evaluation's steps
-MOST = 2  # deaths of one evaluation, as Ray gives it up after more than engine.max_failures
+MOST = 2  # deaths of one evaluation, which is given up after more than engine.max_failures
+LATE = 60.0  # seconds after which who was to be killed from outside does it by itself
 
 
 def workers(settings: Settings) -> Outcome:
@@ -29,15 +30,14 @@ def workers(settings: Settings) -> Outcome:
     """
     start, rng = time.monotonic(), random.Random(f"workers {settings.seed}")
     budget = settings.count + 4
-    # To the end, so that no worker outlives the evaluation that it was to die in; and with more retries than MOST, as
-    # a kill from outside that comes late on a busy machine meets the next evaluation.
-    options = (*(settings.ray or ()), "engine.max_failures=5", "halving=null", *instant(STEP))
+    # To the end, so that no worker outlives the evaluation that it was to die in.
+    options = (*(settings.ray or ()), f"engine.max_failures={MOST}", "halving=null", *instant(STEP))
     lottery = Lottery(rng, settings.count, budget, (EPOCHS - 1) * STEP, settings.show)
     path = subject(settings, "search", options, budget).path
     with witnessing(path, budget, settings.address, lottery) as witness:
         search = subject(settings, "search", options, budget, witness.address)
         findings = search.run().unless(0)
-        findings += ledger.judge(b"", search.journal, budget) + witness.repeated
+        findings += ledger.judge(b"", search.journal, budget) + witness.findings
     entries = ledger.evaluations(search.journal)
     findings += failed(entries)
     findings += lottery.unrecorded(entries)
@@ -59,7 +59,7 @@ def failed(entries: Mapping[int, Mapping[str, object]]) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Death:
-    """Of the worker that evaluated `number`; or soon after, where a kill from outside came late."""
+    """Of the worker that evaluated `number`."""
 
     number: int
     own_hand: bool
@@ -81,7 +81,7 @@ class Lottery:
         self._show = show
 
     def __call__(self, begin: Begin) -> float | None:
-        """The sentence of an evaluation that begins. A kill from outside is set off here, and is no sentence."""
+        """The sentence of an evaluation that begins. A kill from outside is set off here, and comes before it."""
         wanted, before = self._wanted - len(self.deaths), sum(death.number == begin.number for death in self.deaths)
         # The last to begin for the first time make up for those that died too often to die again.
         due = begin.number in self._never_begun and wanted >= len(self._never_begun)
@@ -98,14 +98,14 @@ class Lottery:
         killer = threading.Timer(delay, _kill, (begin.pid,))
         killer.daemon = True
         killer.start()
-        return None
+        return delay + LATE
 
     def unrecorded(self, entries: Mapping[int, Mapping[str, object]]) -> list[Finding]:
-        """Deaths by an evaluation's own hand, which it cannot have outlived, that its entry says nothing of."""
-        own = Counter(death.number for death in self.deaths if death.own_hand)
+        """Evaluations that died and whose entries say nothing of it, or too little."""
+        deaths = Counter(death.number for death in self.deaths)
         return [
             Finding("wrong", f"evaluation {number} was retried {times} times, and recorded: {retries}")
-            for number, times in own.items()
+            for number, times in deaths.items()
             if isinstance(retries := entries.get(number, {}).get("retries", 0), int) and retries < times
         ]
 
