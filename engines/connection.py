@@ -153,14 +153,14 @@ def _end() -> None:
 @contextmanager
 def _pulse(patience: float) -> Iterator[Callable[[], bool]]:
     """Whether Ray's server has not answered for so many seconds."""
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    host, port = _host_and_port(ray.get_runtime_context().gcs_address)
     lost, noticed, ended = threading.Event(), threading.Event(), threading.Event()
 
     def look() -> None:
         answered = time.monotonic()
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
             try:
-                socket.create_connection((host, int(port)), timeout=5).close()
+                socket.create_connection((host, port), timeout=5).close()
                 answered = time.monotonic()
             except OSError:
                 if time.monotonic() - answered > patience:
@@ -206,13 +206,22 @@ def threads(cpus: float) -> int:
 
 def _check_answers(given: str, address: str) -> None:
     """InputError where nothing listens at host:port; Ray itself would try for minutes."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
-    if not separator or not port.isdigit():
-        raise InputError(f"engine.address={given}: it must be null, auto, or host:port")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        host_and_port = _host_and_port(address.removeprefix("ray://"))
+    except ValueError:
+        raise InputError(f"engine.address={given}: it must be null, auto, or host:port") from None
+    try:
+        socket.create_connection(host_and_port, timeout=5).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"engine.address={given}: no Ray cluster answers there ({error})") from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """Of `host:port`, or of `[host]:port` where the host's address is one of IPv6. ValueError for anything else."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ValueError(address)
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,8 +21,10 @@ from engines.engine import Jobs, RunJobs
 from engines.evaluator import EvaluationFailed, Evaluator, OutOfMemory, measure
 
 # isort: split
-from ray import cloudpickle, tune
+from ray import cloudpickle, exceptions, tune
+from ray.air.execution._internal import actor_manager
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
@@ -30,6 +32,18 @@ from ray.tune.stopper import Stopper
 
 _FALSE_STARTS = 5  # deaths of workers before an evaluation began, for one evaluation: after that, no worker can come up
 _SECONDS_BETWEEN_COUNTS = 1.0  # of the room in the cluster
+
+# Of these, Tune takes the first alone for the death of one worker. Upon the others it gives up, and all workers with
+# it: as where Ray ends a worker before the memory of its machine is full.
+_DEATHS = (
+    RayActorError,
+    exceptions.OutOfMemoryError,
+    exceptions.NodeDiedError,
+    exceptions.WorkerCrashedError,
+    exceptions.ObjectLostError,
+)
+for _module in (actor_manager, tune_controller):
+    vars(_module).update(RayActorError=_DEATHS)
 
 
 @contextmanager
@@ -88,19 +102,15 @@ def _run(
         tune.with_parameters(_Worker, evaluator=evaluator, threads=threads(cpus)),
         lambda config: _resources(cpus, config["task"].gpus),
     )
-    with tempfile.TemporaryDirectory(prefix="phinas-ray-", ignore_cleanup_errors=True) as scratch:
-        finished = False
-        while not (finished or driver.raised):
-            try:
-                with _looked_up_once():
-                    _tuner(trainable, driver, scratch).fit()
-                finished = True
-            except _Lost:
-                raise gone() from None
-            except RuntimeError as error:
-                if not isinstance(error.__cause__, RayError):
-                    raise
-                driver.on_collapse(error.__cause__)
+    with tempfile.TemporaryDirectory(prefix="phinas-ray-", ignore_cleanup_errors=True) as scratch, _looked_up_once():
+        try:
+            _tuner(trainable, driver, scratch).fit()
+        except _Lost:
+            raise gone() from None
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, RayError):
+                raise
+            raise RunFailed(f"Ray gave way: {_beginning(error.__cause__)}") from error
     if driver.raised:
         raise driver.raised
 
@@ -268,23 +278,13 @@ class _Driver(Searcher):
             else:
                 self.jobs.finish(evaluation.number, stopped, result.get("failed"), evaluation.retries)
 
-    def on_collapse(self, error: Exception) -> None:
-        """Tune gave up: it knows no way on from a worker that Ray ended before the machine's memory was full."""
-        for trial_id in list(self.trying):
-            evaluation, begun = self.trying.pop(trial_id), trial_id in self.begun
-            with self.guarded():
-                self._on_death(evaluation, error, begun)
-        self.trials.clear()
-        self.begun.clear()
-        self.stopped.clear()
-
     def _on_death(self, evaluation: _Evaluation, error: object, begun: bool) -> None:
         """A worker died: try again on another, unless its evaluation was the death of too many."""
         if _is_bug(error):
             self.raised = RuntimeError(f"the evaluator failed in a worker:\n{error}")
         elif not begun and evaluation.false_starts == _FALSE_STARTS:
-            said = " ".join(str(error).split())[:300]
-            self.raised = RunFailed(f"{_FALSE_STARTS + 1} workers died before they could begin; the last: {said}")
+            said = f"{_FALSE_STARTS + 1} workers died before they could begin; the last: {_beginning(error)}"
+            self.raised = RunFailed(said)
         elif not begun:
             self.again.append(replace(evaluation, false_starts=evaluation.false_starts + 1))
         elif evaluation.retries < self.max_failures:
@@ -401,11 +401,11 @@ class _Room:
 
 
 def _error_of(trial: Trial) -> object:
-    """The exception that ended a trial, as Tune keeps it in a file of its own, or what it says."""
-    try:
-        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except (OSError, TypeError):  # there is no such file but for the two that `_is_bug` asks for
-        return trial.get_error()
+    """The exception that ended a trial, as Tune keeps it in a file of its own, or what it said."""
+    for file, read in ((trial.pickled_error_file, cloudpickle.loads), (trial.error_file, bytes.decode)):
+        if file is not None and Path(file).exists():  # only those that `_is_bug` asks for are pickled
+            return read(Path(file).read_bytes())
+    return None
 
 
 def _is_bug(error: object) -> bool:
@@ -413,6 +413,11 @@ def _is_bug(error: object) -> bool:
     if isinstance(error, RayActorError):
         return error.actor_init_failed
     return isinstance(error, RayTaskError) or "Traceback" in str(error)
+
+
+def _beginning(error: object) -> str:
+    """Of what it says, in one line."""
+    return " ".join(str(error).split())[:300]
 
 
 def _check_room(cpus_per_trial: float, gpus_per_trial: float) -> int:

@@ -90,6 +90,23 @@ def test_a_dead_worker_is_not_the_candidates_fault_but_a_failure_is(make_search:
     assert sum(entry.retries for entry in entries) == len(killed)
 
 
+def test_a_worker_that_ray_ends_for_want_of_memory_is_one_death_and_the_others_go_on(
+    make_search: MakeSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = ray_engine.actor_manager.RayActorManager
+    failed = manager._actor_task_failed
+
+    def for_memory(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        failed(self, tracked_actor_task, ray_engine.exceptions.OutOfMemoryError("the node is running low on memory"))
+
+    monkeypatch.setattr(manager, "_actor_task_failed", for_memory)
+    (tmp_path / "killed").mkdir()
+    search = make_search(budget=8)
+    on_ray(search, _Moody(tmp_path / "killed"), max_failures=1)
+    killed = list((tmp_path / "killed").iterdir())
+    assert killed and sum(entry.retries for entry in search.journal.entries) == len(killed)
+
+
 class _AlwaysDies:
     def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
         os.kill(os.getpid(), signal.SIGKILL)
