@@ -123,7 +123,10 @@ def _join(address: str) -> None:
     try:
         _init(address)
     except Exception as error:  # of another version, of Python or of Ray; with a token that is not ours; and so on
-        raise InputError(f"engine.address={address}: Ray cannot join it: {_first_line(error)}") from error
+        raise InputError(
+            f"engine.address={address}: Ray cannot join it: {_first_line(error)}. "
+            "A cluster with a token is joined with RAY_AUTH_MODE=token, and the same Python and Ray"
+        ) from error
 
 
 def _init(address: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from convnets.errors import InputError
 from convnets.network import Network
+from engines import connection
 from engines import ray as ray_engine
 from engines.evaluator import Measurement, OutOfMemory
 from engines.local_cluster import LocalCluster, local_cluster
@@ -120,6 +121,11 @@ def test_what_does_not_fit_on_a_shared_gpu_is_tried_once_more_with_more_of_it(
 def test_every_port_of_a_cluster_is_open_to_this_machine_alone(cluster: LocalCluster) -> None:
     with ray_engine.engine(address=cluster.address):
         assert listens(psutil.Process(), *psutil.Process().children(recursive=True)) == {"127.0.0.1"}
+
+
+def test_addresses_are_those_of_both_internet_protocols() -> None:
+    assert connection._host_and_port("10.0.0.1:6379") == ("10.0.0.1", 6379)
+    assert connection._host_and_port("[fd00::2]:6379") == ("fd00::2", 6379)
 
 
 def test_an_address_where_nobody_answers_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
