@@ -384,6 +384,8 @@ def main() -> int:
         }  # fmt: skip
         return 0 if all(part[options["only"]]()) else 1
     folder = Path(options.get("folder", "soak"))
+    if folder.exists():
+        raise SystemExit(f"folder={folder} is there already; give another")
     folder.mkdir(parents=True)
     print(f"hardware: {provenance()['hardware']}; results in {folder}", flush=True)
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
