@@ -19,7 +19,7 @@ from convnets.checkpoints import save_weights
 from convnets.errors import InputError
 from convnets.reference import NAMES, reference
 from tests.conftest import contents
-from training.activation_map import activation_maps, enlarged, looked_at, prepared
+from training.activation_map import activation_maps, enlarged, looked_at, prepared, shaded
 from training.batches import as_scored
 from training.cam import main
 from training.dataset import Dataset, Images
@@ -209,3 +209,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         main(["models=runs/one", "name=wrong", *arguments])
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert contents(trained) == before
+
+
+@pytest.mark.parametrize("logit", [0.1, -0.7312, 12.3])
+def test_a_map_of_one_place_has_no_pattern_and_others_go_from_0_to_1(logit: float) -> None:
+    assert not shaded(enlarged(torch.full((1, 1, 1), logit), 123)[0]).any()
+    heat = shaded(torch.tensor([[logit, logit + 0.01]]))
+    assert (float(heat.min()), float(heat.max())) == (0.0, 1.0)

@@ -73,5 +73,13 @@ def enlarged(maps: Tensor, side: int) -> Tensor:
     return functional.interpolate(maps[:, None], (side, side), mode="bicubic")[:, 0]
 
 
+def shaded(heat: Tensor) -> Tensor:
+    """A map from its least, 0, to its most, 1; nothing but 0 where it is the same everywhere, but for rounding."""
+    least, most = heat.min(), heat.max()
+    if most - least <= 1e-5 * heat.abs().max():  # as of one place, enlarged: its last bits would look like a pattern
+        return torch.zeros_like(heat)
+    return (heat - least) / (most - least)
+
+
 def _box(pixels: NDArray[np.uint8], share: float) -> Boxes:
     return central_boxes(torch.tensor([pixels.shape[:2]]), share)

@@ -27,7 +27,7 @@ from convnets.settings import check_same_settings
 from convnets.yaml_file import read_yaml
 from pages.page import drawing, render
 from pages.style import png
-from training.activation_map import ActivationMaps, activation_maps, enlarged, looked_at, prepared
+from training.activation_map import ActivationMaps, activation_maps, enlarged, looked_at, prepared, shaded
 from training.cam_figure import Cell, cam_figure, shown_side
 from training.cam_model import Trained, read_trained
 from training.crops import central_boxes, cut
@@ -278,16 +278,14 @@ def _write(
 
 _CAPTION = (
     "Each cell shows the part of the image that the network looks at. Colours go from the least of its map to the "
-    "most, map by map: they say where, not how much. Below: the class whose map it is, and its probability; in green "
-    "where it is the image's, in red where it is not."
+    "most, map by map: they say where, not how much; a map of a single place, as of small images, has one colour. "
+    "Below: the class whose map it is, and its probability; in green where it is the image's, in red where it is not."
 )
 
 
 def _cell(model: Trained, image: _Image, maps: ActivationMaps, row: Mapping[str, Any]) -> Cell:
     drawn = _drawn(looked_at(image.pixels, model.share))
-    heat = enlarged(maps.maps, shown_side(len(drawn)))[0]
-    least, most = heat.min(), heat.max()
-    heat = (heat - least) / (most - least) if most > least else torch.zeros_like(heat)
+    heat = shaded(enlarged(maps.maps, shown_side(len(drawn)))[0])
     right = None if image.label is None else row["class"] == image.label
     chance = f"{row['probability']:.0%}" if row["probability"] >= 0.01 else "below 1%"
     return Cell(drawn, heat.numpy(), f"{row['class']}  {chance}", right)
