@@ -272,7 +272,7 @@ def run_of(folder: Path, entries: list[Entry]) -> Path:
 def test_the_command_makes_the_page_and_the_picture_from_config_and_journal(tmp_path: Path) -> None:
     folder = run_of(tmp_path / "a-run", made_up(8))
     with open(folder / "journal.jsonl", "a") as file:
-        file.write('{"torn')  # the search is writing its next line
+        file.write('{"numb')  # the search is writing its next line
     before = (folder / "journal.jsonl").read_bytes()
     main([str(folder), f"png={tmp_path / 'picture.png'}"])
     text = text_of((folder / "report.html").read_text())
@@ -345,6 +345,16 @@ def test_accuracy_against_any_cost_is_drawn_with_what_it_is_for(cost: str, rewar
     assert said[cost] in drawn and ("limit 30 ms" in drawn) == (cost == "latency")
     assert ("better to the right" in drawn) == (cost == "throughput_a100") == ("a100" in drawn)
     assert ("front of both" in drawn) == (cost in objective.front)
+
+
+def test_no_label_lies_below_the_star_of_the_best() -> None:
+    reward_of = on_targets(absolute, {"macs": 4e8})
+    entries = with_costs(made_up(60), reward_of)
+    best = best_of(entries)
+    assert best is not None and best.reward is not None
+    figure = pareto_figure(entries, "macs", Objective({"macs": 4e8}, {}, ()), reward_of, best)
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert any(re.fullmatch(r"-?\d\.\d+", word) for word in words) and f"{best.reward:.3f}" not in words
 
 
 def test_the_page_of_a_front_has_a_panel_for_each_cost_and_the_front_as_a_table() -> None:

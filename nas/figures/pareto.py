@@ -107,11 +107,13 @@ def draw_equal_rewards(
     digits = max(0, -int(np.floor(np.log10(step))))
     for chosen, color, width, text in (
         (levels, PURPLE, 0.8, f"%.{digits}f"),
-        ([best_reward], PURPLE, 1.5, "%.3f"),
+        ([best_reward], PURPLE, 1.5, ""),  # no label: it would lie below the star; the page says its value
     ):
         if not chosen or not np.nanmin(rewards) < chosen[-1] < np.nanmax(rewards):
             continue
         curves = axes.contour(costs, fractions, rewards, levels=chosen, colors=color, linewidths=width, zorder=zorder)
+        if not text:
+            continue
         labels = axes.clabel(curves, fmt=text, fontsize=7.5, inline=True, inline_spacing=3, zorder=zorder)
         for label in labels:
             label.set(color=INK, path_effects=[withStroke(linewidth=2.5, foreground=PAPER)])
