@@ -257,7 +257,7 @@ def _unknown_option(error: MissingConfigException) -> str:
 def _unknown_setting(name: str, overrides: Sequence[str], error: Exception) -> str | None:
     """Of an override `controller.mood=3`: that there is no mood, and what there is; None of any other error."""
     found = re.match(r"Could not override '([\w.]+)'", str(error))
-    if found is None:
+    if found is None or "." not in found[1]:
         return None
     above, _, unknown = found[1].rpartition(".")
     choices = [text for text in overrides if "." not in text.split("=")[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import pickle
@@ -14,7 +15,7 @@ import yaml
 
 from convnets.arch import Arch, Stage, Stem
 from convnets.arch_file import read_arch, write_arch
-from convnets.errors import InputError
+from convnets.errors import CannotWrite, InputError
 from convnets.reference import EFFICIENTNET_B0, NAMES, reference
 
 STAGE = Stage("mbconv", 3, 1, 16, 1)
@@ -176,10 +177,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     write_arch(EFFICIENTNET_B0, path)
 
     def full(_: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CannotWrite, match="arch.yaml cannot be written: No space left on device"):
         write_arch(reference("resnet50"), path)
     assert read_arch(path) == EFFICIENTNET_B0
     assert [path.name for path in tmp_path.iterdir()] == ["arch.yaml"]

@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
 ) -> None:
     monkeypatch.setattr(measure, "measure", lambda asked: pytest.fail("it was measured"))
     (empty_folder / "runs").write_text("a file")
-    with pytest.raises(InputError, match="runs/a cannot be written"):
+    with pytest.raises(InputError, match="name=a: runs is there already, and no folder"):
         main(["model=efficientnet_b0", "device=cpu", *QUICK, "name=a"])
 
 

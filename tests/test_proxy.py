@@ -195,9 +195,9 @@ def test_the_global_generator_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "allowed"),
     [
-        ({"resolution": 0}, "a whole number, 1 or more, null, or network"),
-        ({"resolution": True}, "a whole number, 1 or more, null, or network"),
-        ({"resolution": "Network"}, "a whole number, 1 or more, null, or network"),
+        ({"resolution": 0}, "a whole number, from 1 to 4096, null, or network"),
+        ({"resolution": True}, "a whole number, from 1 to 4096, null, or network"),
+        ({"resolution": "Network"}, "a whole number, from 1 to 4096, null, or network"),
         ({"stem_stride": 1.5}, "a whole number, 1 or more"),
         ({"score_every": 0}, "a whole number, 1 or more"),
     ],
