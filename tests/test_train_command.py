@@ -286,6 +286,7 @@ def test_without_a_test_split_a_given_validation_split_is_the_test(
     image_folder(folder / "images", splits=("train", "val"))
     assert main([*TUNED, *OF_IMAGES, "name=run"]) == 0
     assert summary("run")["images"] == {"train": 24, "held_out": 12, "test": 36}
+    assert "these are drawn anew" in capsys.readouterr().out  # without from=
     image_folder(folder / "flat", splits=("",))
     assert main([*TUNED, *OF_IMAGES, "data.path=flat", "name=flat"]) == 0
     assert summary("flat")["test"] is None and "no test split" in capsys.readouterr().out
@@ -331,6 +332,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["resolution=0"], "resolution=0"),
         (["stem_stride=x"], "stem_stride=x"),
         (["from=missing.pt"], "missing.pt: No such file"),
+        (["recipe.head_only=true", "recipe.recalibrate=0"], "recipe.head_only=true: it takes from=..."),
         (["from=other.pt"], "other.pt: names neither ours"),
         (["from=broken.safetensors"], "broken.safetensors: damaged"),
         (["from=another.safetensors"], "from=another.safetensors: not the weights of this network"),

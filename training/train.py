@@ -66,6 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     data = _source(config, given)
     arch = _fitted(model, data, recipe, given)
     weights = None if given["from"] is None else _weights(str(given["from"]), arch, recipe)
+    if recipe.head_only and weights is None:
+        raise InputError("recipe.head_only=true: it takes from=..., as all but the head stays as it is")
     settings = _settings(given, arch, data, weights)
     about = _about(given, names, folder, arch, recipe, data)
     start = None if weights is None else weights.state
@@ -261,6 +263,8 @@ def _introduce(asked: _Asked, step: int) -> None:
     if asked.weights is not None:
         head = ", with a new head" if asked.weights.new_head else ""
         say(f"from {asked.weights.source['file']}{head}")
+    elif recipe.new_head:
+        say(f"recipe {asked.names['recipe']} is for weights that have learnt (from=...); these are drawn anew")
     test = "no test split" if data.test_count is None else f"{data.test_count:,} for the test at the end"
     say(
         f"{data.train_count:,} images to train on, {data.held_out_count:,} held out, {test}; "
