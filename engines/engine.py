@@ -47,10 +47,6 @@ class Jobs(Protocol):
         """
         ...
 
-    def withdraw(self, number: int) -> None:
-        """Give a job back whose evaluation never began; it is proposed again."""
-        ...
-
 
 @dataclass(frozen=True)
 class RunJobs:

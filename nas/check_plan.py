@@ -154,7 +154,3 @@ class Evaluations:
         del self.in_flight[number]
         self.watch(entry, time.monotonic() - self._started.pop(number))
         return entry
-
-    def withdraw(self, number: int) -> None:
-        self.waiting.insert(0, self.in_flight.pop(number))
-        del self._started[number]

@@ -159,11 +159,6 @@ class Search:
         self.watch(entry, time.monotonic() - self._started.pop(number))
         return entry
 
-    def withdraw(self, number: int) -> None:
-        """Give a candidate back whose evaluation never began; its number is asked for again."""
-        del self.in_flight[number], self._started[number]
-        self._next_number = min(self._next_number, number)
-
     def _reward_of(self, accuracy: float, costs: Mapping[str, float]) -> float:
         reward = float(self.problem.reward_of(accuracy, costs))  # a plug-in's may be numpy's, which JSON does not know
         if not math.isfinite(reward):

@@ -224,12 +224,6 @@ class Study:
         self.watch(evaluation)
         return evaluation
 
-    def withdraw(self, number: int) -> None:
-        """Give a job back whose evaluation never began; it is proposed again."""
-        job = self.in_flight.pop(number)
-        self._fail(self._trials.pop(number), "withdrawn")
-        self._enqueue(self._tasks[job.network.key()], job.replicate)
-
     def close(self) -> None:
         """Leave no trial running. What is in flight is evaluated when the study is opened again.
 

@@ -211,16 +211,6 @@ def test_tune_keeps_nothing_of_what_is_finished(make_search: MakeSearch, monkeyp
     assert len(kept) == 40 and max(kept) <= 4
 
 
-def test_a_candidate_given_back_is_proposed_again(make_search: MakeSearch) -> None:
-    search = make_search(budget=3)
-    first, second = search.propose(), search.propose()
-    assert first is not None and second is not None
-    search.withdraw(first.number)
-    assert search.propose() == first
-    third = search.propose()
-    assert third is not None and third.number == 2
-
-
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

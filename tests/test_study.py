@@ -291,19 +291,6 @@ def test_replicates_share_seeds_across_networks(tmp_path: Path) -> None:
     assert len({job.network.key() for job in jobs[:4] if job is not None}) == 4
 
 
-def test_what_was_withdrawn_is_proposed_again(tmp_path: Path) -> None:
-    make = Make(tmp_path)
-    study = make()
-    job = study.propose()
-    assert job is not None
-    study.withdraw(job.number)
-    assert not study.in_flight and study.left == 8
-    inline.run(study, EVALUATOR)
-    study.close()
-    check_done(make)
-    assert len(ended(make.trials)) == 8
-
-
 class _Fails:
     """The candidate's fault for one network."""
 

@@ -282,10 +282,6 @@ class Trainings:
         self._watch(row)
         return row
 
-    def withdraw(self, number: int) -> None:
-        self._waiting.insert(0, self.in_flight.pop(number))
-        del self._started[number]
-
     def _queue_finals(self) -> None:
         for one in self._contenders:
             cell = one.best(self._results, self._seed)
