@@ -419,7 +419,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("space.kernels=[2]", "kernel must be odd, got 2"),
         ("space.classes=0", "classes must be a whole number, 1 or more, got 0"),
         ("space.resolution=99999999999", "resolution must be below 2^31, got 99999999999"),
-        ("reward.exponent=many", "reward=mnas_soft: "),
+        ("reward.exponent=many", "reward=mnas_soft, reward.exponent=many: must be real number, not str"),
         ("engine=ray engine.workers=0", "engine.workers=0: it must be a whole number, 1 or more"),
         ("engine=ray engine.workers=many", "engine.workers=many: it must be a whole number, 1 or more"),
         ("engine=ray engine.cpus_per_trial=0", "engine.cpus_per_trial=0: it must be a number above 0"),
