@@ -28,7 +28,8 @@ FIRST, OTHERS = range(6), range(6, 10)  # in the order of their labels: airplane
 CLASSES = Path("runs/cifar10-classes")
 PRETRAINING = [
     "model=examples/cifar10/b0_half.yaml", "resolution=24", "data=parquet", f"data.path={CLASSES / 'first'}",
-    "recipe=fast", "recipe.epochs=6", "recipe.batch_size=64", "name=cifar10-first",
+    "recipe=fast", "recipe.epochs=6", "recipe.batch_size=64", "recipe.early_epochs=0.5", "recipe.schedule.warmup=0.15",
+    "name=cifar10-first",
 ]  # fmt: skip
 TRANSFER = [
     "from=runs/cifar10-first", f"sets.others.path={CLASSES / 'others'}", "sets.others.limit=200", "val_fraction=0.3",

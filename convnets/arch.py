@@ -67,7 +67,7 @@ class Stage:
         _check_number("expand", self.expand)
         _check_number("se_ratio", self.se_ratio)
         object.__setattr__(self, "expand", float(self.expand))  # 6 and 6.0 are one network, with one key
-        object.__setattr__(self, "se_ratio", float(self.se_ratio) + 0.0)  # -0.0 is 0.0
+        object.__setattr__(self, "se_ratio", float(self.se_ratio) + 0.0)  # -0.0 equals 0.0, and must have its key
         if self.expand <= 0:
             raise ValueError(f"expand must be above 0, got {self.expand}")
         if self.expand != 1 and self.block in ("conv", "linear", "separable"):
@@ -128,7 +128,7 @@ class Arch:
         for name in ("dropout", "drop_connect", "bn_momentum", "bn_eps"):
             value = getattr(self, name)
             _check_number(name, value)
-            object.__setattr__(self, name, float(value) + 0.0)  # -0.0 is 0.0
+            object.__setattr__(self, name, float(value) + 0.0)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value}")
 

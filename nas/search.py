@@ -74,8 +74,9 @@ def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str
     try:
         reward(0.5, objective.targets)
     except (TypeError, ValueError, ArithmeticError) as error:
-        its_own = "".join(f", reward.{name}={value}" for name, value in given["reward"].items() if name[0] != "_")
-        raise InputError(f"reward={names['reward']}{its_own}: {error}") from None
+        own = {name: "null" if value is None else value for name, value in given["reward"].items()}
+        typed = "".join(f", reward.{name}={value}" for name, value in own.items() if not name.startswith("_"))
+        raise InputError(f"reward={names['reward']}{typed}: {error}") from None
     device = construct(config, "device")
     if not callable(getattr(device, "costs", None)):
         raise InputError(f"device={names['device']}: it has no method costs(network)")

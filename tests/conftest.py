@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,27 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder of the test, with nothing in it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+class Clock:
+    """A clock that only passes move, so that what is measured is known exactly."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.order: list[str] = []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def lasting(self, name: str, seconds: Callable[[], float]) -> Callable[[], None]:
+        def run() -> None:
+            self.order.append(name)
+            self.now += seconds()
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

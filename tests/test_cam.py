@@ -179,6 +179,8 @@ def test_a_run_on_photos_of_unequal_sizes_shows_those_it_was_tested_on(
     ("arguments", "said"),
     [
         (["models=nowhere"], "models=nowhere: no file, and no published network"),
+        (["models=runs/v1.2"], "models=runs/v1.2: there is no such folder or file; allowed: the folder of a training"),
+        (["models=nets/b0:w.pt"], "models=nets/b0: no file, and no published network"),
         (["models=resnet50"], "models=resnet50: it has no weights; give them as NETWORK:WEIGHTS"),
         (["models=tiny.yaml"], "models=tiny.yaml: it has no weights"),
         (["models=runs/other"], "models=runs/other: no model.yaml in it"),

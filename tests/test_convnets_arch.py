@@ -49,6 +49,9 @@ def test_equal_networks_have_one_key_and_different_ones_many() -> None:
     assert replace(STAGE, expand=6) == replace(STAGE, expand=6.0)
     six, six_float = (Arch(Stem(), (replace(STAGE, expand=e),)) for e in (6, 6.0))
     assert six.key() == six_float.key()
+    assert replace(EFFICIENTNET_B0, dropout=-0.0).key() == replace(EFFICIENTNET_B0, dropout=0.0).key()
+    minus = EFFICIENTNET_B0.with_stages([replace(STAGE, se_ratio=-0.0)])
+    assert minus.key() == EFFICIENTNET_B0.with_stages([STAGE]).key()
     changed = [
         replace(EFFICIENTNET_B0, **change)
         for change in (

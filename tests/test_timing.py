@@ -18,30 +18,10 @@ from convnets.errors import DoesNotFit, InputError
 from convnets.machine import Load, watch_load
 from convnets.reference import EFFICIENTNET_B0
 from convnets.timing import Ratio, ThisMachine, Timing, initialised, prepared, random_images, timed
+from tests.conftest import Clock
 
 _BURN = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"
 SMALL = replace(EFFICIENTNET_B0, stages=EFFICIENTNET_B0.stages[:2], resolution=32)
-
-
-class Clock:
-    """A clock that only passes move, so that what is measured is known exactly."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        self.order: list[str] = []
-        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
-
-    def lasting(self, name: str, seconds: Callable[[], float]) -> Callable[[], None]:
-        def run() -> None:
-            self.order.append(name)
-            self.now += seconds()
-
-        return run
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
 
 
 def test_ratios_cancel_drift(clock: Clock) -> None:

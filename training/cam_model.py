@@ -64,8 +64,9 @@ def read_trained(text: str, say: Callable[[str], None]) -> Trained:
         path = path / "model.yaml"
         if not path.exists():
             raise InputError(f"models={text}: no model.yaml in it; a folder must be that of a finished training")
-    elif not path.suffix and not path.exists() and path.parent != Path():
-        raise InputError(f"models={text}: there is no such folder of a training")
+    elif "/" in model and not file and not path.exists():
+        allowed = "the folder of a training, FILE.yaml, or NETWORK:WEIGHTS"
+        raise InputError(f"models={text}: there is no such folder or file; allowed: {allowed}")
     arch = named("models", str(path) if path.suffix else model)
     about = _about(path) if path.suffix in (".yaml", ".yml") else {}
     weights = Path(file) if file else _weights(path, about, text)

@@ -41,10 +41,11 @@ def forecast_seconds(
         return next(epochs).seconds  # the first of two epochs, which is not scored
 
     def score(count: int) -> float:
-        some = val_set[: count * batch]
+        images = val_set[: count * batch]
         started = time.perf_counter()
-        evaluate(module, some)  # waits for the device
-        return (time.perf_counter() - started) * count * batch / len(some)  # as if the last batch were whole
+        evaluate(module, images)  # waits for the device
+        # The last of all batches may be incomplete: this is what `count` whole ones would have taken.
+        return (time.perf_counter() - started) * count * batch / len(images)
 
     per_step = _seconds_each(take_steps, steps)
     per_score = _seconds_each(score, math.ceil(len(val_set) / batch))
