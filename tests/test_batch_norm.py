@@ -122,6 +122,25 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, A
     yield [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(WORKERS)]
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_one_worker_in_its_group_is_torchs_own(tmp_path: Path, dtype: torch.dtype) -> None:
+    """CUDA's kernel for channels_last reads the moments elsewhere than the CPU's."""
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        x = images(6).to("cuda", dtype).contiguous(memory_format=torch.channels_last)
+        gradients = []
+        for group in (dist.group.WORLD, None):
+            layer, given = nn.BatchNorm2d(6).cuda().train(), x.clone().requires_grad_()
+            with norms_over(group, layer):
+                (layer(given).float() ** 2 * torch.linspace(0, 1, 5, device="cuda")).sum().backward()
+            gradients.append(given.grad)
+        torch.testing.assert_close(*gradients, atol=2e-2 if dtype is torch.bfloat16 else 1e-5, rtol=1e-2)
+    finally:
+        dist.destroy_process_group()
+
+
 def test_values_gradients_and_statistics_are_the_whole_batchs(found: list[dict[str, Any]]) -> None:
     wanted, parts = whole("net"), [one["net"] for one in found]
     for name in ("y", "x", "scored"):

@@ -206,6 +206,17 @@ def test_the_head_alone() -> None:
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
+def test_training_statistics_and_scoring_have_the_precision_of_the_recipe() -> None:
+    seen: set[torch.dtype] = set()
+    recipe = replace(RECIPE, epochs=1, bfloat16=True)
+    wide_kernels = replace(TINY, stages=(replace(TINY.stages[0], kernel=5),))  # whose gradients are our own formula's
+    training, batches, held_out = started(recipe, arch=wide_kernels)
+    norms = [layer for layer in training.module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    norms[-1].register_forward_hook(lambda layer, inputs, output: seen.add(inputs[0].dtype))
+    list(fit(training, batches, held_out, recipe, 0))
+    assert seen == {torch.bfloat16}
+
+
 def test_what_is_scored_is_a_copy() -> None:
     training, batches, _ = started(RECIPE)
     before = copied(training.state_dict())

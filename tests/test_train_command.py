@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,7 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["recipe.accumulate=20", *OF_IMAGES], "recipe.accumulate=20: a worker's 24 images of a batch must have parts"),
         (["name=done", "recipe.lr=0.3"], "was trained with recipe.lr=0.4, not 0.3; give another name="),
         (["name=done", "seed=3"], "was trained with seed=0, not 3"),
+        (["name=done", "~recipe.schedule.warmup"], "was trained with recipe.schedule.warmup="),
         (["name=done", *OF_IMAGES], "was trained with"),
         (["name=other"], "holds another command's results"),
         (["name=bare"], "holds results without their checkpoints"),
@@ -399,12 +401,21 @@ def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> N
 
     real = fitting._take_step
 
+    held: list[weakref.ref[torch.Tensor]] = []
+
     def full(training: Any, batches: Any, recipe: Any, *rest: Any) -> None:
         if batches.size // recipe.accumulate > 100:
+            activations = torch.zeros(10)
+            held.append(weakref.ref(activations))
             raise torch.OutOfMemoryError("CUDA out of memory")
         real(training, batches, recipe, *rest)
 
+    def tried(*arguments: Any) -> int | None:
+        assert [one() for one in held] == [None]  # what the step that failed held is free
+        return fitting.fitting_parts(*arguments)
+
     monkeypatch.setattr(fitting, "_take_step", full)
+    monkeypatch.setattr("training.session.fitting_parts", tried)
     with pytest.raises(InputError, match="out of memory at recipe.batch_size=256 and 8 px; recipe.accumulate=2"):
         main([*SMALL, "name=run"])
     assert main([*SMALL, "name=run", "recipe.accumulate=4"]) == 0

@@ -255,7 +255,7 @@ def test_without_flip_and_shift_an_image_is_itself() -> None:
 def test_samples_are_placed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     for resolution in (None, 12):
         whole, _ = samples(dataset(channels=3), resolution, CPU)
-        monkeypatch.setattr("training.augment._PART", 10)
+        monkeypatch.setattr("training.augment._PART", 10 * 3 * 64)
         parts, _ = samples(dataset(channels=3), resolution, CPU)
         assert torch.equal(whole.pixels, parts.pixels) and parts.pixels.is_contiguous()
         monkeypatch.undo()
@@ -263,7 +263,7 @@ def test_samples_are_placed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_training_recalibrating_and_scoring_share_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA devices all three are bfloat16; here the CPU is made to do the same."""
-    monkeypatch.setattr("training.loop._half_precision", lambda where: torch.autocast(where.type, torch.bfloat16))
+    monkeypatch.setattr("training.loop.autocast", lambda where, _=None: torch.autocast(where.type, torch.bfloat16))
     module, seen_types = network(), set[torch.dtype]()
     module[-1].register_forward_hook(lambda layer, inputs, output: seen_types.add(output.dtype))
     run(Recipe(epochs=1, batch_size=16, lr=0.05, recalibrate=32), module=module)

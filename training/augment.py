@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from training.dataset import Dataset, Images
 
-_PART = 1024  # images that are resized and placed at once
+_PART = 2**24  # values that are resized at once: 64 MB of float32, twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,8 @@ def _placed(pixels: NDArray[np.uint8], resolution: int | None, device: torch.dev
     images, height, width, channels = pixels.shape
     size = (height, width) if resolution is None else (resolution, resolution)
     placed = torch.empty((images, *size, channels), dtype=torch.uint8, device=device)
-    for target, part in zip(torch.split(placed, _PART), torch.split(torch.from_numpy(pixels), _PART), strict=True):
+    count = max(1, _PART // (height * width * channels))
+    for target, part in zip(torch.split(placed, count), torch.split(torch.from_numpy(pixels), count), strict=True):
         target.copy_(part if size == (height, width) else _resized(part.to(device), size))
     return placed
 

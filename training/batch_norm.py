@@ -89,15 +89,16 @@ class _Normalise(torch.autograd.Function):
         """dx = weight / s * (dy - E[dy] - x^ * E[dy x^]), with s = sqrt(variance + eps) and means over all images."""
         x, weight, mean, variance = context.saved_tensors
         group, eps = context.group, context.eps
-        # As if the moments were constants: weight / s * dy, and this worker's sums of dy x^ and dy.
+        inverse = torch.rsqrt(variance + eps)  # 1 / s
+        # As if the moments were constants: weight / s * dy, and this worker's sums of dy x^ and dy. They are given
+        # as running and as saved ones: the CPU's kernel reads the former, CUDA's for channels_last the latter.
         into_x, into_weight, into_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, mean, variance, None, None, False, eps, [True, True, True]
+            gradient, x, weight, mean, variance, mean, inverse, False, eps, [True, True, True]
         )
         means = torch.cat([into_weight, into_bias])
         dist.all_reduce(means, group=group)
         of_product, of_gradient = (means / (x.numel() // x.shape[1] * group.size())).chunk(2)
-        scale = torch.rsqrt(variance + eps)
-        slope = -weight * scale**2 * of_product
-        offset = -weight * scale * of_gradient - slope * mean
+        slope = -weight * inverse**2 * of_product
+        offset = -weight * inverse * of_gradient - slope * mean
         into_x.addcmul_(x, slope[:, None, None]).add_(offset[:, None, None])
         return into_x, into_weight, into_bias, None, None, None, None

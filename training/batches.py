@@ -18,7 +18,7 @@ from training.dataset import Dataset, Images
 from training.full_recipe import FullRecipe
 from training.share import ALONE, Share
 
-_PART = 1024  # images that are cropped at once
+_PART = 2**24  # values that are resized at once: 64 MB of float32, and as much again a few times
 
 
 class Batches(Protocol):
@@ -173,7 +173,8 @@ def _placed(pixels: NDArray[np.uint8], share: float, side: int, where: torch.dev
         return torch.from_numpy(pixels).to(where)
     placed = torch.empty((images, side, side, channels), dtype=torch.uint8, device=where)
     # In parts, so that the original size is not all on the device.
-    for target, part in zip(torch.split(placed, _PART), torch.split(torch.from_numpy(pixels), _PART), strict=True):
+    count = max(1, _PART // (height * width * channels))
+    for target, part in zip(torch.split(placed, count), torch.split(torch.from_numpy(pixels), count), strict=True):
         boxes = central_boxes(torch.tensor([height, width]).expand(len(part), 2), share)
         target.copy_(cut(part.to(where), boxes, side))
     return placed

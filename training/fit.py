@@ -23,7 +23,7 @@ from training.batches import Batches, seed_of_step
 from training.convolutions import fast_convolutions
 from training.full_recipe import FullRecipe, full_optimizer
 from training.group import Group
-from training.loop import Diverged, recalibrate
+from training.loop import Diverged, autocast, recalibrate
 from training.source import Scored
 
 # Reading the loss makes the host wait for the device: seldom enough to cost nothing, often enough to stop early.
@@ -93,11 +93,11 @@ class Training:
     def where(self) -> torch.device:
         return self.losses.device
 
-    def scored(self, calibration: Samples | None) -> nn.Module:
+    def scored(self, calibration: Samples | None, bfloat16: bool | None = None) -> nn.Module:
         """The network that is scored and kept, a copy: the average, its statistics taken anew where the recipe says."""
         module = copy.deepcopy(self.module if self.average is None else self.average.module).eval()
         if calibration is not None:
-            recalibrate(module, calibration, torch.arange(len(calibration), device=self.where))
+            recalibrate(module, calibration, torch.arange(len(calibration), device=self.where), bfloat16)
         return module
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def fit(
                 training.seconds = time.perf_counter() - clock
                 after_step()
         training.check_finite()
-        score = evaluate(training.scored(batches.calibration), held_out, recipe.bfloat16, group)
+        score = evaluate(training.scored(batches.calibration, recipe.bfloat16), held_out, recipe.bfloat16, group)
         if score.accuracy >= training.best:
             training.best, training.best_epoch = score.accuracy, number
         training.epochs = number
@@ -240,23 +240,19 @@ def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None, gr
     return Score(accuracy, top5, mean)
 
 
-def autocast(where: torch.device, bfloat16: bool | None = None) -> torch.autocast:
-    """bfloat16 where it is wanted, on CUDA devices where nobody said; float32 on others."""
-    wanted = where.type == "cuda" if bfloat16 is None else bfloat16
-    return torch.autocast(where.type, torch.bfloat16, enabled=wanted)
-
-
-def fitting_parts(module: nn.Module, batches: Batches, recipe: FullRecipe) -> int | None:
-    """The smallest `accumulate` above the recipe's by which a step fits into memory, from steps on a copy; or None.
+def fitting_parts(training: Training, batches: Batches, recipe: FullRecipe) -> int | None:
+    """The smallest `accumulate` above the recipe's by which the next step fits into memory, tried on a copy; or None.
 
     To be called after the exception of the step that did not fit is gone, and its tensors with it.
     """
+    where = training.where
     parts = 2 * recipe.accumulate
-    while parts <= batches.size // 2:
+    while True:
         try:
-            images, labels = batches(0)
-            where = labels.device
-            trial = copy.deepcopy(module)
+            images, labels = batches(training.step)
+            if parts > len(labels) // 2:  # batch norm takes two images
+                return None
+            trial = copy.deepcopy(training.module)
             size = math.ceil(len(labels) / parts)
             with autocast(where, recipe.bfloat16), torch.random.fork_rng(_devices(where)):
                 loss = functional.cross_entropy(trial(images[:size]), labels[:size])
@@ -270,7 +266,6 @@ def fitting_parts(module: nn.Module, batches: Batches, recipe: FullRecipe) -> in
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         parts *= 2
-    return None
 
 
 @contextmanager

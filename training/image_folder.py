@@ -23,25 +23,22 @@ class Files:
 
     folder  what they are all in, at any depth.
     names   their paths in it.
-    sizes   int64 [n], bytes of each.
     labels  int64 [n], each an index into the classes.
     """
 
     folder: str
     names: Sequence[str]
-    sizes: NDArray[np.int64]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: NDArray[np.int64]) -> Files:
-        return Files(self.folder, [self.names[i] for i in index], self.sizes[index], self.labels[index])
+        return Files(self.folder, [self.names[i] for i in index], self.labels[index])
 
     def __add__(self, other: Files) -> Files:
         """These, and behind them others of the same folder."""
-        both = ((self.sizes, other.sizes), (self.labels, other.labels))
-        return Files(self.folder, [*self.names, *other.names], *(np.concatenate(one) for one in both))
+        return Files(self.folder, [*self.names, *other.names], np.concatenate([self.labels, other.labels]))
 
     def path(self, index: int) -> str:
         return f"{self.folder}{os.sep}{self.names[index]}"
@@ -96,29 +93,26 @@ class ImageFolder:
         for unknown in sorted(set(_class_folders(folder)) - set(classes)):
             raise InputError(f"{folder / unknown}: no such class in the training split ({', '.join(classes)})")
         names: list[str] = []
-        sizes: list[int] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
             relative = str((folder / name).relative_to(self.root))
-            found = sorted(_images(folder / name, relative), key=lambda one: one[0].split(os.sep))
+            found = sorted(_images(folder / name, relative), key=lambda path: path.split(os.sep))
             if not found:
                 raise InputError(f"{folder / name}: no images ({', '.join(SUFFIXES)})")
-            names += [path for path, _ in found]
-            sizes += [size for _, size in found]
+            names += found
             labels += [label] * len(found)
-        return Files(str(self.root), names, np.array(sizes, np.int64), np.array(labels, np.int64))
+        return Files(str(self.root), names, np.array(labels, np.int64))
 
 
 def files_hash(splits: Sequence[Files], reading: str) -> str:
-    """Sixteen hex digits of the files' paths in their folders, sizes and labels; of their content nothing is read.
+    """Sixteen hex digits of the files' paths in their folders and of their labels: which images these are.
 
-    An image that is changed without a byte more or less goes unnoticed.
+    Nothing of what is in them, so that a run goes on when a file that could not be read has been mended.
     reading  how they are read, in words.
     """
     digest = hashlib.sha256(reading.encode())
     for files in splits:
         digest.update("\0".join(files.names).encode(errors="surrogateescape"))
-        digest.update(files.sizes.tobytes())
         digest.update(files.labels.tobytes())
     return digest.hexdigest()[:16]
 
@@ -139,8 +133,8 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
     return classes
 
 
-def _images(folder: Path, name: str) -> Iterator[tuple[str, int]]:
-    """(path, bytes) of the images below the folder, whose own path is `name`; links to folders in it are left alone."""
+def _images(folder: Path, name: str) -> Iterator[str]:
+    """Paths of the images below the folder, whose own path is `name`; links to folders in it are left alone."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -148,7 +142,7 @@ def _images(folder: Path, name: str) -> Iterator[tuple[str, int]]:
                 if entry.is_dir(follow_symlinks=False):
                     yield from _images(folder / entry.name, path)
                 elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                    yield path, entry.stat().st_size
+                    yield path
     except FileNotFoundError:
         return  # a class that a split does not have
     except OSError as error:

@@ -88,7 +88,7 @@ def train(
                 images = train_set.normalised(seen(train_set.pixels[index], views[part], shift))
 
                 # Forward and backward.
-                with _half_precision(where):
+                with autocast(where):
                     logits = module(images)
                     loss = functional.cross_entropy(
                         logits, train_set.labels[index], label_smoothing=recipe.label_smoothing
@@ -115,7 +115,7 @@ def train(
 
 
 @torch.no_grad()
-def recalibrate(module: nn.Module, train_set: Samples, index: Tensor) -> None:
+def recalibrate(module: nn.Module, train_set: Samples, index: Tensor, bfloat16: bool | None = None) -> None:
     """Set batch-norm statistics to the plain average over batches of the images `index` [n], with today's weights.
 
     Training in batches never reads these statistics, so going on afterwards is not disturbed; dropout is off meanwhile.
@@ -128,7 +128,7 @@ def recalibrate(module: nn.Module, train_set: Samples, index: Tensor) -> None:
         norm.momentum = None  # PyTorch's sign for a cumulative average
         norm.train()
     parts = max(1, round(len(index) / _large_batch(train_set)))
-    with fast_convolutions(module), _half_precision(index.device):
+    with fast_convolutions(module), autocast(index.device, bfloat16):
         for part in index.tensor_split(parts):  # equal parts, as each counts the same in the average
             module(train_set.normalised(train_set.pixels[part]))
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -145,7 +145,7 @@ def evaluate(module: nn.Module, val_set: Samples) -> float:
     module.eval()
     size, where = _large_batch(val_set), val_set.labels.device
     right, finite = torch.zeros((), dtype=torch.int64, device=where), torch.ones((), dtype=torch.bool, device=where)
-    with fast_convolutions(module), _half_precision(where):
+    with fast_convolutions(module), autocast(where):
         for pixels, labels in zip(torch.split(val_set.pixels, size), torch.split(val_set.labels, size), strict=True):
             logits = module(val_set.normalised(pixels))
             right += (logits.argmax(1) == labels).sum()
@@ -155,9 +155,10 @@ def evaluate(module: nn.Module, val_set: Samples) -> float:
     return right.item() / len(val_set)
 
 
-def _half_precision(where: torch.device) -> torch.autocast:
-    """bfloat16 on CUDA devices, the same in training, recalibrating and scoring; float32 on others."""
-    return torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda")
+def autocast(where: torch.device, bfloat16: bool | None = None) -> torch.autocast:
+    """bfloat16 where it is wanted, on CUDA devices where nobody said; float32 on others."""
+    wanted = where.type == "cuda" if bfloat16 is None else bfloat16
+    return torch.autocast(where.type, torch.bfloat16, enabled=wanted)
 
 
 def _large_batch(samples: Samples) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -146,8 +145,15 @@ def run(work: Work, watcher: Watcher) -> Outcome:
 
     Raises Stopped, Diverged, and InputError where memory is too small.
     """
-    with _own_failures(work):
+    try:
         _train(work, watcher)
+        fits = True
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        fits = False
+    if not fits:  # by now the exception is gone, and what the step that failed held with it
+        raise _too_little_memory(work)
     return _finish(work)
 
 
@@ -193,7 +199,7 @@ def _finish(work: Work) -> Outcome:
     if recipe.patience is not None:
         best = group.told([checkpoint.best(session.checkpoints)] if group.first else [])
         training.load_state_dict(checkpoint.load(session.checkpoints, best[0]))
-    module = training.scored(work.batches.calibration)
+    module = training.scored(work.batches.calibration, recipe.bfloat16)
     weights = group.told(keep(session.folder, session.arch, module.state_dict(), session.about) if group.first else {})
     score = evaluate(module, work.held_out, recipe.bfloat16, group)
     test = None
@@ -203,17 +209,10 @@ def _finish(work: Work) -> Outcome:
     return Outcome(training.epochs, training.step, training.seconds, score, test, weights)
 
 
-@contextmanager
-def _own_failures(work: Work) -> Iterator[None]:
-    """Too little memory inside, as InputError with what would fit."""
-    try:
-        yield
-        return
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
+def _too_little_memory(work: Work) -> InputError:
+    """It says what would fit."""
     session, training = work.session, work.training
-    training.optimizer.zero_grad(set_to_none=True)  # and the exception is gone, with what it held
-    parts = fitting_parts(training.module, work.batches, session.recipe)
+    training.optimizer.zero_grad(set_to_none=True)
+    parts = fitting_parts(training, work.batches, session.recipe)
     help = "no accumulate helps" if parts is None else f"recipe.accumulate={parts} would fit"
-    raise InputError(f"out of memory at recipe.batch_size={session.batch} and {session.arch.resolution} px; {help}")
+    return InputError(f"out of memory at recipe.batch_size={session.batch} and {session.arch.resolution} px; {help}")

@@ -28,7 +28,7 @@ def fitted(
     resolution   None: the model's, or the images' own where the recipe enlarges none.
     stem_stride  None: 1 below 64 pixels, else the model's.
     """
-    own = model.resolution if data.size is None else max(data.size)
+    own = model.resolution if data.size is None else min(data.size)
     side = resolution or (model.resolution if recipe.enlarge else min(own, model.resolution))
     stride = stem_stride or (1 if side < SMALL_IMAGES else model.stem.stride)
     return replace(

@@ -55,7 +55,7 @@ class FolderSource:
 
     Training sees an image as `MemorySource` does, to the bit where the recipe does not crop at random, on a CPU. Random
     crops are drawn by themselves for each image, from (seed, epoch, image), as its size is known only when it is read.
-    `hash` is that of the files' paths, sizes and labels, not of what is in them, and of how they are read. A file that
+    `hash` is that of the files' paths and labels, not of what is in them, and of how they are read. A file that
     cannot be read is an InputError with its path when its turn comes.
     """
 

@@ -88,7 +88,8 @@ def main(arguments: Sequence[str]) -> int:
                 with _watching(asked, log, step, epochs) as watcher:
                     outcome = train(watcher)
                 if outcome.test is not None:
-                    log(outcome.steps, {f"test_{name}": value for name, value in asdict(outcome.test).items()})
+                    last = metrics.read_metrics(folder / metrics.FILE)[-1].step  # `outcome` is of the best
+                    log(last, {f"test_{name}": value for name, value in asdict(outcome.test).items()})
         except Diverged as error:
             say(f"failed: {error}; a lower recipe.lr= may help, under another name=")
             return 1
@@ -224,13 +225,13 @@ def _state_before(what: Session) -> dict[str, Any] | None:
             kind = "results without their checkpoints" if ours else "another command's results"
             raise InputError(f"name={folder.name}: {folder} holds {kind}; give another name=")
         return None
-    earlier = flatten(before)
-    for option, value in flatten(what.settings).items():
-        if earlier.get(option) != value:
+    earlier, now = flatten(before), flatten(what.settings)
+    for option in [*now, *earlier]:
+        if earlier.get(option) != now.get(option):
             why = " (other images, or read otherwise: data.stream?)" if option == "data_hash" else ""
             raise InputError(
-                f"name={folder.name}: {folder} was trained with {option}={earlier.get(option)}, not {value}{why}; "
-                "give another name="
+                f"name={folder.name}: {folder} was trained with {option}={earlier.get(option)}, "
+                f"not {now.get(option)}{why}; give another name="
             )
     metrics.read_metrics(folder / metrics.FILE)  # to have what is damaged said now
     state = checkpoint.load_newest(checkpoints, say)

@@ -68,7 +68,7 @@ class FineTuning:
             for epoch in fit(training, batches, held_out, recipe, seed, forward=forward):
                 accuracy = epoch.score.accuracy
             if final:
-                module = training.scored(batches.calibration)
+                module = training.scored(batches.calibration, recipe.bfloat16)
                 accuracy = evaluate(module, source.test(recipe, side, where), recipe.bfloat16).accuracy
                 if seed == self.first:
                     self._keep(trial, arch, module.state_dict(), source)
