@@ -59,7 +59,7 @@ class Outcome:
     beats_macs  tau above that of MACs, in the direction that is better for them.
     beyond      partial tau: the agreement that is left between networks of the same MACs.
     by_epoch    how the proxy ranks after each of the epochs at which it is scored.
-    itself      tau between seeds of the same schedule, by schedule: no proxy ranks much better than that of the longer.
+    itself      tau between seeds of the same schedule, by schedule: how far the order of single evaluations is noise.
     noise       standard deviation between seeds of a network, by schedule, fractions.
     """
 
@@ -180,7 +180,8 @@ def notes(found: Outcome) -> list[str]:
         )
     elif own is not None:
         said.append(
-            f"The longer schedule repeats its own order from seed to seed with tau {own}: a proxy can hardly do better."
+            f"The longer schedule repeats its own order from seed to seed with tau {own}. The proxy is set against "
+            "the mean of its seeds, whose order is surer than that."
         )
     elif found.tau is not None:
         said.append("With one seed the noise between seeds lowers tau by an unknown amount: seeds=2 tells how much.")

@@ -39,6 +39,7 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left", "legend.frameon": False, "legend.fontsize": 8.5, "legend.handletextpad": 0.5,
     "legend.columnspacing": 1.4,
     "figure.constrained_layout.w_pad": 0.08, "figure.constrained_layout.h_pad": 0.06,
+    "text.parse_math": False,  # names are the user's, and may have two dollars in them
     "figure.facecolor": "none", "axes.facecolor": "none",
 }  # fmt: skip
 

@@ -149,9 +149,10 @@ def test_photos_of_any_size_and_one_class_for_all(trained: Path, monkeypatch: py
     assert [row["image"] for row in rows[::2]] == ["tall.png", "wide.jpg", "wide.jpg"]
     assert {row["class"] for row in rows} == {"3"} and {row["label"] for row in rows} == {None}
     Path("sorted/7").mkdir(parents=True)
-    Path("sorted/7/tall.png").write_bytes(Path("photos/tall.png").read_bytes())
-    assert main(["models=runs/one", "images=sorted", "name=sorted"]) == 0
-    assert json.loads(Path("runs/sorted/summary.json").read_text())["images"][0]["label"] == "7"
+    Path("sorted/7/x$^$y.png").write_bytes(Path("photos/tall.png").read_bytes())  # no mathematics
+    for models in ("runs/one", "[tiny.yaml:tiny.safetensors,runs/one]"):  # of 10 classes, and first one of 4
+        assert main([f"models={models}", "images=sorted", f"name=sorted{len(models)}"]) == 0
+        assert json.loads(Path(f"runs/sorted{len(models)}/summary.json").read_text())["images"][0]["label"] == "7"
     assert all(0 < row["probability"] <= row["answer_probability"] <= 1 for row in rows)
 
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     if given["images"] is None:
         images = _tested(texts[0], models[0], count, seed)
     else:
-        images = _read(_several("images", given["images"]), models[0], count, seed)
+        images = _read(_several("images", given["images"]), models, count, seed)
     asked = None if given["classes"] is None else str(given["classes"])
     made_from = {
         "models": {model.name: dict(model.weights) for model in models},
@@ -110,12 +110,12 @@ def _twice(texts: Sequence[str]) -> str:
 # ----------------------------------------------------------------------------------------------------------- the images
 
 
-def _read(places: Sequence[str], model: Trained, count: int, seed: int) -> list[_Image]:
+def _read(places: Sequence[str], models: Sequence[Trained], count: int, seed: int) -> list[_Image]:
     """The files, and `count` of each folder's at random, in the order of their names.
 
-    Those in a folder that is called like a class of the model are of that class.
+    Those in a folder that is called like a class of a model are of that class.
     """
-    images = []
+    images, known = [], {name for model in models for name in model.class_names}
     for place in places:
         path = Path(place).expanduser()
         if not path.exists():
@@ -127,7 +127,7 @@ def _read(places: Sequence[str], model: Trained, count: int, seed: int) -> list[
                 raise InputError(f"images={place}: no images in it ({', '.join(SUFFIXES)})")
             files = [files[index] for index in _some(len(files), count, seed)]
         for file in files:
-            label = file.parent.name if file.parent.name in model.class_names else None
+            label = file.parent.name if file.parent.name in known else None
             images.append(_Image(_text(file.name), decode(file, str(file), 3, None), label))
     return images
 
@@ -286,7 +286,7 @@ _CAPTION = (
 def _cell(model: Trained, image: _Image, maps: ActivationMaps, row: Mapping[str, Any]) -> Cell:
     drawn = _drawn(looked_at(image.pixels, model.share))
     heat = shaded(enlarged(maps.maps, shown_side(len(drawn)))[0])
-    right = None if image.label is None else row["class"] == image.label
+    right = row["class"] == image.label if image.label in model.class_names else None
     chance = f"{row['probability']:.0%}" if row["probability"] >= 0.01 else "below 1%"
     return Cell(drawn, heat.numpy(), f"{row['class']}  {chance}", right)
 

@@ -68,7 +68,7 @@ def read_trained(text: str, say: Callable[[str], None]) -> Trained:
         allowed = "the folder of a training, FILE.yaml, or NETWORK:WEIGHTS"
         raise InputError(f"models={text}: there is no such folder or file; allowed: {allowed}")
     arch = named("models", str(path) if path.suffix else model)
-    about = _about(path) if path.suffix in (".yaml", ".yml") else {}
+    about = _about(path, say) if path.suffix in (".yaml", ".yml") else {}
     weights = Path(file) if file else _weights(path, about, text)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -89,13 +89,17 @@ def read_trained(text: str, say: Callable[[str], None]) -> Trained:
     )  # fmt: skip
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """What the YAML says it was made from; how its baseline sees images, if it is a member of a family."""
     about = read_origin(path)
     baseline = about.get("baseline")
-    if "mean" not in about and isinstance(baseline, dict) and Path(str(baseline.get("file", ""))).is_file():
-        return {**read_origin(str(baseline["file"])), **about}
-    return about
+    if "mean" in about or not isinstance(baseline, dict) or "file" not in baseline:
+        return about
+    file = Path(str(baseline["file"]))
+    if not file.is_file():
+        say(f"warning: {path}: {file}, which says how its images are seen, is not there; as ImageNet's are, then")
+        return about
+    return {**read_origin(file), **about}
 
 
 def _weights(path: Path, about: Mapping[str, Any], text: str) -> Path:

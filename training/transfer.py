@@ -248,6 +248,7 @@ def _data_set(config: Any, given: Mapping[str, Any], name: str, side: int) -> _D
     try:
         if takes(target, "val_fraction"):
             settings = {"val_fraction": fraction, "seed": given["seed"], **settings}
+            fraction = settings["val_fraction"]
         config["sets"][name] = settings
         options = {option: value for option, value in settings.items() if option != "_target_"}
         images = source(target, options, fraction, lambda: construct(config["sets"], name))

@@ -145,13 +145,21 @@ def contender_name(model: str, start: Start) -> str:
     return model if start == "pretrained" else f"{model} from scratch"
 
 
+_MENDABLE = ("out of memory", "its worker died")  # how `own_failures` and `engines.ray` begin to say so
+
+
 class Results:
-    """`results.csv`: a row for each finished training, on disk before anybody hears of it. What a run resumes from."""
+    """`results.csv`: a row for each finished training, on disk before anybody hears of it. What a run resumes from.
+
+    What a reader of the file does not take for finished, and tries again, is what may be mended: too little memory, a
+    worker that died. What diverged would do so again.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises InputError for a file that is none of ours."""
         self.path = path
-        self._rows: dict[tuple[Any, ...], Result] = {row.identity: row for row in _read(path)}
+        rows = [row for row in _read(path) if not (row.error or "").startswith(_MENDABLE)]
+        self._rows: dict[tuple[Any, ...], Result] = {row.identity: row for row in rows}
 
     def __len__(self) -> int:
         return len(self._rows)

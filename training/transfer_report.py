@@ -158,7 +158,7 @@ def _edges(entrant: Entrant, one: Standing) -> list[str]:
         ("lr", contender.lrs, None if one.cell is None else one.cell[0]),
         ("weight_decay", contender.weight_decays, None if one.cell is None else one.cell[1]),
     ):
-        if value is not None and len(values) > 2 and value in (min(values), max(values)):
+        if value and len(values) > 2 and value in (min(values), max(values)):  # nothing lies beyond 0
             end = "smallest" if value == min(values) else "largest"
             said.append(
                 f"{entrant.name}, {contender.name}: the best {prefix}{option}, {value:g}, is the {end} of the grid; "

@@ -75,7 +75,7 @@ def _frame(axes: Axes, candidates: Sequence[Shown], low: float, high: float) -> 
     bottom, top = min([*costs, low, left]), max([*costs, high, right])
     axes.set(xlim=(left, right), ylim=(bottom - 0.04 * (top - bottom), top + 0.04 * (top - bottom)))
     axes.set(
-        xlabel="Nominal cost (α β² γ²)$^φ$, multiples of the baseline's",
+        xlabel="Nominal cost (α β² γ²)ᵠ, multiples of the baseline's",
         ylabel="Realised MACs, multiples of the baseline's",
     )
     for axis in (axes.xaxis, axes.yaxis):
