@@ -26,6 +26,10 @@ class EvaluationFailed(Exception):
     """The candidate itself failed (diverged, out of memory): recorded with its reason, and the search goes on."""
 
 
+OUT_OF_MEMORY = "out of memory"  # how the reason begins
+WORKER_DIED = "its worker died"  # likewise, where workers died and an engine gave up
+
+
 class OutOfMemory(EvaluationFailed):
     """The candidate did not fit into the memory that was left. On a shared GPU it is tried again with more of it."""
 

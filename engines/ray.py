@@ -18,7 +18,7 @@ from convnets.errors import InputError, RunFailed
 from convnets.network import Network
 from engines.connection import connected, gone, resources, room, threads  # before ray, which reads its settings
 from engines.engine import Jobs, RunJobs
-from engines.evaluator import EvaluationFailed, Evaluator, OutOfMemory, measure
+from engines.evaluator import WORKER_DIED, EvaluationFailed, Evaluator, OutOfMemory, measure
 
 # isort: split
 from ray import cloudpickle, exceptions, tune
@@ -291,7 +291,7 @@ class _Driver(Searcher):
             self.again.append(replace(evaluation, retries=evaluation.retries + 1))
         else:
             others = ", and so did those that tried it again" if evaluation.retries else ""
-            self.jobs.finish(evaluation.number, error=f"its worker died{others}", retries=evaluation.retries)
+            self.jobs.finish(evaluation.number, error=f"{WORKER_DIED}{others}", retries=evaluation.retries)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

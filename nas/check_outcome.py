@@ -59,7 +59,7 @@ class Outcome:
     beats_macs  tau above that of MACs, in the direction that is better for them.
     beyond      partial tau: the agreement that is left between networks of the same MACs.
     by_epoch    how the proxy ranks after each of the epochs at which it is scored.
-    itself      tau between seeds of the same schedule, by schedule: how far the order of single evaluations is noise.
+    itself      tau between seeds of the same schedule, by schedule: how far single evaluations repeat their order.
     noise       standard deviation between seeds of a network, by schedule, fractions.
     """
 

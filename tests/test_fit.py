@@ -16,7 +16,7 @@ from convnets.build import build
 from tests.test_full_recipe import recipe_named
 from training.batches import MemoryBatches, as_scored
 from training.dataset import Dataset, Images
-from training.fit import Epoch, Score, Training, evaluate, fit
+from training.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
 from training.full_recipe import FullRecipe, plain_sgd
 from training.loop import Diverged
 from training.rmsprop import TensorFlowRMSProp
@@ -215,6 +215,34 @@ def test_training_statistics_and_scoring_have_the_precision_of_the_recipe() -> N
     norms[-1].register_forward_hook(lambda layer, inputs, output: seen.add(inputs[0].dtype))
     list(fit(training, batches, held_out, recipe, 0))
     assert seen == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("room", "parts"), [(6, 4), (3, 8), (1, None)])
+def test_the_parts_that_fit_are_found_at_full_size(
+    room: int, parts: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, batch_size=24, early_side=0.5, early_epochs=0.5)
+    training, batches, _ = started(recipe)
+
+    def limited(self: torch.nn.Module, images: Tensor) -> Tensor:
+        assert images.shape[2:] == (8, 8)
+        if len(images) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    forward = type(training.module).forward
+    monkeypatch.setattr(type(training.module), "forward", limited)
+    assert fitting_parts(training.module, batches, recipe) == parts
+
+
+def test_where_a_batch_does_not_fit_no_parts_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    training, batches, _ = started(RECIPE)
+
+    def full(self: Any, step: int) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(batches), "__call__", full)
+    assert fitting_parts(training.module, batches, RECIPE) is None
 
 
 def test_what_is_scored_is_a_copy() -> None:

@@ -30,7 +30,7 @@ from convnets.errors import InputError
 from convnets.network import Network
 from convnets.reference import efficientnet
 from engines import inline
-from engines.evaluator import EvaluationFailed, Measurement
+from engines.evaluator import OUT_OF_MEMORY, WORKER_DIED, EvaluationFailed, Measurement
 from tests.conftest import contents
 from training.fit import evaluate
 from training.full_recipe import plain_sgd
@@ -152,8 +152,8 @@ def test_what_fails_is_no_better_than_anything_and_ties_go_to_the_first(folder: 
 def test_what_may_be_mended_is_tried_again_by_the_next_run_and_what_diverged_is_not(folder: Path) -> None:
     one = Contender("set", "net", "pretrained", TINY, (1.0, 2.0, 3.0, 4.0), (0.0,))
     known = {
-        ("grid", 1.0, 0.0): "out of memory at batch 8, 16 x 16 pixels",
-        ("grid", 2.0, 0.0): "its worker died, and so did those that tried it again",
+        ("grid", 1.0, 0.0): f"{OUT_OF_MEMORY} at batch 8, 16 x 16 pixels",
+        ("grid", 2.0, 0.0): f"{WORKER_DIED}, and so did those that tried it again",
         ("grid", 3.0, 0.0): "loss is nan at step 7",
         ("grid", 4.0, 0.0): 0.3,
         ("final", 4.0, 0.0): 0.2,
@@ -162,7 +162,8 @@ def test_what_may_be_mended_is_tried_again_by_the_next_run_and_what_diverged_is_
     inline.run(Trainings([one], results, 0, 1), pretend(known))
     assert one.left(results, 0, 1) == []
     again = Results(folder / "results.csv")
-    assert [trial.lr for trial in one.left(again, 0, 1) if trial.stage == "grid"] == [1.0, 2.0]
+    assert list(again) == list(results) and one.best(again, 0) == (4.0, 0.0)  # until they are tried
+    assert [(trial.stage, trial.lr) for trial in one.left(again, 0, 1)] == [("grid", 1.0), ("grid", 2.0)]
     inline.run(Trainings([one], again, 0, 1), pretend(known | {("grid", 1.0, 0.0): 0.5, ("final", 1.0, 0.0): 0.4}))
     assert one.best(again, 0) == (1.0, 0.0) and one.left(again, 0, 1) == []
 

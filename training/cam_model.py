@@ -97,7 +97,7 @@ def _about(path: Path, say: Callable[[str], None]) -> dict[str, Any]:
         return about
     file = Path(str(baseline["file"]))
     if not file.is_file():
-        say(f"warning: {path}: {file}, which says how its images are seen, is not there; as ImageNet's are, then")
+        say(f"warning: {path}: {file}, which may say how images are seen, is not there")
         return about
     return {**read_origin(file), **about}
 

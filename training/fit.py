@@ -240,32 +240,43 @@ def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None, gr
     return Score(accuracy, top5, mean)
 
 
-def fitting_parts(training: Training, batches: Batches, recipe: FullRecipe) -> int | None:
-    """The smallest `accumulate` above the recipe's by which the next step fits into memory, tried on a copy; or None.
+def fitting_parts(module: nn.Module, batches: Batches, recipe: FullRecipe) -> int | None:
+    """The smallest `accumulate` above the recipe's by which a step of full size fits into memory; None: none does.
 
-    To be called after the exception of the step that did not fit is gone, and its tensors with it.
+    To be called after the exception of the step that did not fit is gone, and its tensors with it. Tried on a copy.
     """
-    where = training.where
     parts = 2 * recipe.accumulate
-    while True:
-        try:
-            images, labels = batches(training.step)
-            if parts > len(labels) // 2:  # batch norm takes two images
-                return None
-            trial = copy.deepcopy(training.module)
-            size = math.ceil(len(labels) / parts)
-            with autocast(where, recipe.bfloat16), torch.random.fork_rng(_devices(where)):
-                loss = functional.cross_entropy(trial(images[:size]), labels[:size])
-            loss.backward()  # type: ignore[no-untyped-call]
+    try:
+        images, labels = batches(recipe.epochs * batches.steps - 1)  # the first epochs may be smaller
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return None
+    while parts <= len(labels) // 2:  # batch norm takes two images
+        size = math.ceil(len(labels) / parts)
+        if _fits(module, images[:size], labels[:size], recipe):
             return parts
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        finally:
-            trial = loss = images = labels = None  # type: ignore[assignment]
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
         parts *= 2
+    return None
+
+
+def _fits(module: nn.Module, images: Tensor, labels: Tensor, recipe: FullRecipe) -> bool:
+    """Whether a copy of the module goes forward and backward over the images."""
+    where = labels.device
+    try:
+        trial = copy.deepcopy(module)
+        with autocast(where, recipe.bfloat16), torch.random.fork_rng(_devices(where)):
+            loss = functional.cross_entropy(trial(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    finally:
+        trial = loss = None  # type: ignore[assignment]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 @contextmanager

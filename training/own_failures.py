@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from convnets.out_of_memory import out_of_memory
-from engines.evaluator import EvaluationFailed, OutOfMemory
+from engines.evaluator import OUT_OF_MEMORY, EvaluationFailed, OutOfMemory
 from training.loop import Diverged
 
 
@@ -20,4 +20,4 @@ def own_failures(batch_size: int, height: int, width: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise OutOfMemory(f"out of memory at batch {batch_size}, {width} x {height} pixels") from error
+        raise OutOfMemory(f"{OUT_OF_MEMORY} at batch {batch_size}, {width} x {height} pixels") from error

@@ -210,9 +210,12 @@ def _finish(work: Work) -> Outcome:
 
 
 def _too_little_memory(work: Work) -> InputError:
-    """It says what would fit."""
-    session, training = work.session, work.training
+    """It says what would fit, where it was a step that did not."""
+    session, training, batches = work.session, work.training, work.batches
+    where = f"recipe.batch_size={session.batch} and {session.arch.resolution} px"
+    if training.step == (training.epochs + 1) * batches.steps:
+        return InputError(f"out of memory at {where}, in scoring")
     training.optimizer.zero_grad(set_to_none=True)
-    parts = fitting_parts(training, work.batches, session.recipe)
+    parts = fitting_parts(training.module, batches, session.recipe)
     help = "no accumulate helps" if parts is None else f"recipe.accumulate={parts} would fit"
-    return InputError(f"out of memory at recipe.batch_size={session.batch} and {session.arch.resolution} px; {help}")
+    return InputError(f"out of memory at {where}; {help}")

@@ -17,6 +17,7 @@ from convnets.arch import Arch
 from convnets.atomic_file import write_atomically
 from convnets.build import build
 from convnets.errors import InputError
+from engines.evaluator import OUT_OF_MEMORY, WORKER_DIED
 
 FILE = "results.csv"
 
@@ -131,9 +132,9 @@ class Contender:
 
         As long as nobody knows the best cell, its finals are stood for by those of the first.
         """
-        cell, missing = self.best(results, seed), [one for one in self.grid(seed) if results.of(one) is None]
+        cell, missing = self.best(results, seed), [one for one in self.grid(seed) if results.lacks(one)]
         if cell is not None:
-            return missing + [one for one in self.finals(cell, seed, seeds) if results.of(one) is None]
+            return missing + [one for one in self.finals(cell, seed, seeds) if results.lacks(one)]
         return missing + (self.finals(self.cells[0], seed, seeds) if missing else [])
 
     def _trial(self, stage: Stage, lr: float, weight_decay: float, seed: int) -> Trial:
@@ -145,21 +146,20 @@ def contender_name(model: str, start: Start) -> str:
     return model if start == "pretrained" else f"{model} from scratch"
 
 
-_MENDABLE = ("out of memory", "its worker died")  # how `own_failures` and `engines.ray` begin to say so
-
-
 class Results:
     """`results.csv`: a row for each finished training, on disk before anybody hears of it. What a run resumes from.
 
-    What a reader of the file does not take for finished, and tries again, is what may be mended: too little memory, a
-    worker that died. What diverged would do so again.
+    Whoever reads the file tries once more what may have been mended: too little memory, a worker that died. What
+    diverged would do so again.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises InputError for a file that is none of ours."""
         self.path = path
-        rows = [row for row in _read(path) if not (row.error or "").startswith(_MENDABLE)]
-        self._rows: dict[tuple[Any, ...], Result] = {row.identity: row for row in rows}
+        self._rows: dict[tuple[Any, ...], Result] = {row.identity: row for row in _read(path)}
+        self._once_more = {
+            row.identity for row in self if row.error is not None and row.error.startswith((OUT_OF_MEMORY, WORKER_DIED))
+        }
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -171,9 +171,15 @@ class Results:
         """What came of the trial; None where it is still to come."""
         return self._rows.get(_result(trial, None, 0.0, None).identity)
 
+    def lacks(self, trial: Trial) -> bool:
+        """Whether the trial is to be trained: for the first time, or once more."""
+        found = self.of(trial)
+        return found is None or found.identity in self._once_more
+
     def add(self, trial: Trial, accuracy: float | None, seconds: float, error: str | None) -> Result:
         row = _result(trial, accuracy, round(seconds, 3), error)
         self._rows[row.identity] = row
+        self._once_more.discard(row.identity)
         write_atomically(self.path, _text(self._rows.values()))
         return row
 
@@ -293,11 +299,10 @@ class Trainings:
     def _queue_finals(self) -> None:
         for one in self._contenders:
             cell = one.best(self._results, self._seed)
-            if cell is not None and one.name not in self._with_finals:
+            undecided = any(self._results.lacks(trial) for trial in one.grid(self._seed))
+            if cell is not None and not undecided and one.name not in self._with_finals:
                 self._with_finals.add(one.name)
                 self._queue(one.finals(cell, self._seed, self._seeds))
 
     def _queue(self, trials: Any) -> None:
-        self._waiting += [
-            Job(next(self._numbers), trial, trial.seed) for trial in trials if self._results.of(trial) is None
-        ]
+        self._waiting += [Job(next(self._numbers), trial, trial.seed) for trial in trials if self._results.lacks(trial)]
