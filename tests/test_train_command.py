@@ -343,7 +343,6 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["recipe.accumulate=20", *OF_IMAGES], "recipe.accumulate=20: a worker's 24 images of a batch must have parts"),
         (["name=done", "recipe.lr=0.3"], "was trained with recipe.lr=0.4, not 0.3; give another name="),
         (["name=done", "seed=3"], "was trained with seed=0, not 3"),
-        (["name=done", "~recipe.schedule.warmup"], "was trained with recipe.schedule.warmup="),
         (["name=done", *OF_IMAGES], "was trained with"),
         (["name=other"], "holds another command's results"),
         (["name=bare"], "holds results without their checkpoints"),
@@ -419,6 +418,13 @@ def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InputError, match="out of memory at recipe.batch_size=256 and 8 px; recipe.accumulate=2"):
         main([*SMALL, "name=run"])
     assert main([*SMALL, "name=run", "recipe.accumulate=4"]) == 0
+
+
+def test_a_setting_that_is_taken_back_is_noticed() -> None:
+    policy = "recipe.policy={_target_:training.policies.cutout,share:0.2}"
+    assert main([*SMALL, "name=run", "recipe.epochs=1", policy]) == 0
+    with pytest.raises(InputError, match="trained with recipe.policy._target_=training.policies.cutout, not None"):
+        main([*SMALL, "name=run", "recipe.epochs=1"])
 
 
 def test_what_chooses_is_neither_trained_on_nor_reported() -> None:
