@@ -254,7 +254,10 @@ def fitting_parts(module: nn.Module, batches: Batches, recipe: FullRecipe) -> in
         return None
     while parts <= len(labels) // 2:  # batch norm takes two images
         size = math.ceil(len(labels) / parts)
-        if _fits(module, images[:size], labels[:size], recipe):
+        fits = _fits(module, images[:size], labels[:size], recipe)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if fits:
             return parts
         parts *= 2
     return None
@@ -273,10 +276,6 @@ def _fits(module: nn.Module, images: Tensor, labels: Tensor, recipe: FullRecipe)
         if not out_of_memory(error):
             raise
         return False
-    finally:
-        trial = loss = None  # type: ignore[assignment]
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 @contextmanager
