@@ -20,7 +20,7 @@ FAMILY ?= family
 family: .venv/installed  ## search, scaling search and model generator in one; 8 minutes on two cores
 	$(BIN)/python -m nas.search name=$(FAMILY)-search reward=absolute budget=20
 	$(BIN)/python -m scaling_search.grid name=$(FAMILY)-scaling baseline=runs/$(FAMILY)-search/best.yaml candidates=6 seeds=2
-	$(BIN)/python -m convnets.generate name=$(FAMILY) scaling=runs/$(FAMILY)-scaling/scaling.yaml phi=[0,1,2] export=all
+	$(BIN)/python -m phinas.generate name=$(FAMILY) scaling=runs/$(FAMILY)-scaling/scaling.yaml phi=[0,1,2] export=all
 
 test: .venv/installed  ## lint, types and tests: exactly what CI runs
 	$(BIN)/ruff check .

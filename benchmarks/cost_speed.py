@@ -1,4 +1,4 @@
-"""How long one count of EfficientNet-B0 takes: `convnets.cost.cost` beside torch's FlopCounterMode on the meta device.
+"""How long one count of EfficientNet-B0 takes: our `cost` beside torch's FlopCounterMode on the meta device.
 
 python -m benchmarks.cost_speed
 
@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from convnets.build import build
-from convnets.cost import cost, count_stage
-from convnets.reference import EFFICIENTNET_B0
+from phinas.networks.build import build
+from phinas.networks.cost import cost, count_stage
+from phinas.networks.reference import EFFICIENTNET_B0
 
 ROUNDS = 20
 COUNTS_PER_ROUND = 100  # one count is too short to be timed alone

@@ -16,15 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conf.run_folder import provenance
-from engines import inline
-from engines import ray as ray_engine
 from nas.controllers.random import Random
 from nas.evaluators.synthetic import Synthetic
 from nas.journal import Journal
 from nas.loop import Search
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
+from phinas.command.run_folder import provenance
+from phinas.engines import inline
+from phinas.engines import ray as ray_engine
 from search_spaces.mnasnet import MnasNet
 
 import ray  # isort: skip  # behind our engine, which sets Ray's environment

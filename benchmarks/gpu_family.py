@@ -23,16 +23,16 @@ import torch
 from torch.nn import functional
 
 from benchmarks.cost_speed import processor
-from convnets.arch import Arch
-from convnets.atomic_file import write_atomically
-from convnets.backends import on_device
-from convnets.build import build
-from convnets.bytes import bytes_text
-from convnets.errors import DoesNotFit
-from convnets.inference import folded
-from convnets.memory import memory
-from convnets.reference import NAMES, reference
-from convnets.timing import Timing, fits, random_images, timed
+from phinas.files.atomic_file import write_atomically
+from phinas.files.bytes import bytes_text
+from phinas.files.errors import DoesNotFit
+from phinas.measure.backends import on_device
+from phinas.measure.timing import Timing, fits, random_images, timed
+from phinas.networks.arch import Arch
+from phinas.networks.build import build
+from phinas.networks.memory import memory
+from phinas.networks.reference import NAMES, reference
+from phinas.weights.inference import folded
 
 MODELS = [f"efficientnet_b{number}" for number in range(5)]
 HEAD = "| model | px | | batch | images/s (quartiles) | steps | peak memory | our model of it | ratio |"

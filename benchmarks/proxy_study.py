@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from convnets.arch import Arch
-from convnets.cost import cost
-from convnets.reference import EFFICIENTNET_B0
 from nas.evaluators.proxy import Proxy
+from phinas.networks.arch import Arch
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0
+from phinas.training.data.dataset import Dataset
+from phinas.training.data.images import digits
+from phinas.training.short.recipe import Recipe
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import decode, sample
-from training.data import digits
-from training.dataset import Dataset
-from training.recipe import Recipe
 
 LONGER = 5
 

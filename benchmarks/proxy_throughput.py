@@ -24,13 +24,13 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from convnets.arch import Arch
-from convnets.build import build
-from convnets.reference import EFFICIENTNET_B0
-from training.augment import samples
-from training.dataset import Dataset, Images
-from training.loop import train
-from training.recipe import Recipe
+from phinas.networks.arch import Arch
+from phinas.networks.build import build
+from phinas.networks.reference import EFFICIENTNET_B0
+from phinas.training.augment.samples import samples
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.short.loop import train
+from phinas.training.short.recipe import Recipe
 
 RESOLUTION = 32
 CLASSES = 10
@@ -145,7 +145,7 @@ class Textbook:
 
 
 class Ours:
-    """One epoch of `training.loop.train` per call, never scored in between: seconds."""
+    """One epoch of `phinas.training.short.loop.train` per call, never scored in between: seconds."""
 
     def __init__(self, data: Dataset, recipe: Recipe) -> None:
         recipe = replace(recipe, epochs=1000)

@@ -13,13 +13,13 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from convnets.atomic_file import write_atomically
 from nas.controller import Result
 from nas.controllers.evolution import Evolution
 from nas.evaluators.accel_nasbench import AccelNASBench
 from nas.evaluators.nasbench_macro import NasBenchMacroTable
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
+from phinas.files.atomic_file import write_atomically
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.nasbench_macro import NasBenchMacro
 from search_spaces.space import Decision, Picks, Space

@@ -24,16 +24,16 @@ from pathlib import Path
 
 import psutil
 
-from conf.run_folder import provenance
-from convnets.network import Network
-from engines import ray as ray_engine
-from engines.evaluator import Measurement
-from engines.local_cluster import local_cluster
 from nas.controllers.evolution import Evolution
 from nas.journal import Entry, Journal
 from nas.loop import Candidate, Search
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
+from phinas.command.run_folder import provenance
+from phinas.engines import ray as ray_engine
+from phinas.engines.evaluator import Measurement
+from phinas.engines.local_cluster import local_cluster
+from phinas.networks.network import Network
 from search_spaces.mnasnet import MnasNet
 
 LINEAR = 0.9  # of so many workers times the rate of one that sleeps and does nothing else

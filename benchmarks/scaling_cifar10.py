@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling_search import compare, grid
+from scaling_search import grid
+from scaling_search.compare import __main__ as compare
 
 SETTINGS = [
     "baseline=benchmarks/cifar10_baseline.yaml",

@@ -44,11 +44,11 @@ import numpy as np
 from benchmarks.published_problems import Published, best_known, published
 from benchmarks.search_quality_figure import figure
 from benchmarks.searchers import ENTRANTS, seed_global_generators
-from conf.run_folder import provenance
-from convnets.errors import InputError
 from nas.controller import Result
 from nas.evaluators.published import with_noise
-from pages.style import png
+from phinas.command.run_folder import provenance
+from phinas.files.errors import InputError
+from phinas.pages.style import png
 from search_spaces.space import Picks
 
 MARKS = (50, 100, 200, 500, 1000)

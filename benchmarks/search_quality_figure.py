@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.searchers import ENTRANTS
-from pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
+from phinas.pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
 
 SKY, BROWN, GREY = "#56b4e9", "#8c6d31", "#9aa3ad"  # sky blue is the last of Okabe and Ito's
 LOOKS: dict[str, tuple[str, Any]] = {  # colour and dashes; ours are solid and thick

@@ -35,8 +35,6 @@ import psutil
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from conf.command import CONFIG_FOLDER
-from conf.run_folder import RUNS, provenance
 from nas.controller import Problem, Result
 from nas.controllers.random import Random
 from nas.journal import Entry, Journal, read_journal
@@ -45,6 +43,8 @@ from nas.problem import SearchProblem
 from nas.report import main as report
 from nas.reward import mnas_soft, on_macs
 from nas.search import main as search
+from phinas.command.groups import CONFIG_FOLDER
+from phinas.command.run_folder import RUNS, provenance
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Picks, size
 
@@ -254,7 +254,7 @@ def opened(page: Path) -> str:
 
 def tune() -> list[bool]:
     """Ray Tune alone: a line of JSON."""
-    from engines.connection import connected  # what sets Ray's environment, before Ray
+    from phinas.engines.connection import connected  # what sets Ray's environment, before Ray
 
     # isort: split
     from ray import tune

@@ -3,7 +3,7 @@
     python -m benchmarks.table4 [--seconds 10] [--core 0] [--out runs/table4.json]
 
 Latency of one image, float32, one thread on one core. First every network is timed in every form that
-`convnets.backends` offers, the forms of a network side by side, and its best form is the one with the least median.
+`phinas.measure.backends` offers, the forms of a network side by side; its best form is the one with the least median.
 Then follow, in the same process and again side by side, what is claimed:
 
 1. ResNet-152 at 224 pixels takes at least 5.7 times as long as B1 at 240, each in its best form (paper: 0.554 s over
@@ -40,13 +40,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cost_speed import processor
-from convnets.backends import BACKENDS, on_device, prepare
-from convnets.blocks import Block
-from convnets.build import build
-from convnets.inference import folded
-from convnets.onnx_file import onnx_runner
-from convnets.reference import reference
-from convnets.timing import Timing, timed
+from phinas.measure.backends import BACKENDS, on_device, prepare
+from phinas.measure.timing import Timing, timed
+from phinas.networks.blocks import Block
+from phinas.networks.build import build
+from phinas.networks.reference import reference
+from phinas.weights.inference import folded
+from phinas.weights.onnx_file import onnx_runner
 
 NETWORKS = ("efficientnet_b0", "efficientnet_b1", "resnet152")
 TORCH_ONNX = "torch.onnx"

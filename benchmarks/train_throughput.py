@@ -30,17 +30,19 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.proxy_throughput import hardware, textbook_network
-from conf.command import configuration, construct
-from convnets.arch import Arch
-from convnets.build import build
-from convnets.reference import EFFICIENTNET_B0
-from training import data, policies
-from training.average import WeightAverage
-from training.batches import Batches
-from training.dataset import Dataset, Images
-from training.fit import Training, fit
-from training.full_recipe import FullRecipe, full_optimizer
-from training.source import MemorySource, Source
+from phinas.command.configuration import configuration
+from phinas.command.parts import construct
+from phinas.networks.arch import Arch
+from phinas.networks.build import build
+from phinas.networks.reference import EFFICIENTNET_B0
+from phinas.training.augment import policies
+from phinas.training.data import images as data
+from phinas.training.data.batches import Batches
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.source import MemorySource, Source
+from phinas.training.full.average import WeightAverage
+from phinas.training.full.fit import Training, fit
+from phinas.training.full.recipe import FullRecipe, full_optimizer
 
 SIDE = 32
 _PARTS = 10  # steps in a turn of what is short
@@ -50,7 +52,7 @@ def recipe_named(name: str, batch: int) -> FullRecipe:
     """`conf/recipe/NAME.yaml`, for steps without end and of one kind."""
     settings = [f"recipe={name}", "model=none", f"recipe.batch_size={batch}", "recipe.epochs=100000"]
     settings += ["recipe.early_epochs=0.0", "recipe.recalibrate=0", "recipe.patience=null"]
-    recipe: FullRecipe = construct(configuration("training.train", "train", settings)[0], "recipe")
+    recipe: FullRecipe = construct(configuration("phinas.train", "train", settings)[0], "recipe")
     return recipe
 
 
@@ -136,7 +138,7 @@ def textbook_steps(arch: Arch, of: Dataset, recipe: FullRecipe, where: torch.dev
 
 
 def our_turns(arch: Arch, of: Dataset, recipe: FullRecipe, where: torch.device) -> Iterator[float]:
-    """Seconds of an epoch of `training.fit.fit`, without the scoring after it, at each `next`."""
+    """Seconds of an epoch of `phinas.training.full.fit.fit`, without the scoring after it, at each `next`."""
     source = MemorySource(of, None)
     batches = source.batches(recipe, 0, SIDE, where)
     training, ended = Training(build(arch, seed=0), recipe, batches.steps, where), 0.0

@@ -21,8 +21,9 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import torch
 
-from convnets.atomic_file import write_atomically
-from training import train, transfer
+from phinas.files.atomic_file import write_atomically
+from phinas.train import __main__ as train
+from phinas.transfer import __main__ as transfer
 
 FIRST, OTHERS = range(6), range(6, 10)  # in the order of their labels: airplane ... dog, and frog ... truck
 CLASSES = Path("runs/cifar10-classes")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from phinas.files.moved import named_before
 
 COMMAND = "nas.proxy_check"
 
@@ -25,15 +27,19 @@ def epochs_setting(evaluator: Mapping[str, Any]) -> tuple[str, ...] | None:
     return ("epochs",) if "epochs" in evaluator else None
 
 
-def find_check(runs: Path, wanted: str) -> tuple[Path, Mapping[str, Any]] | None:
-    """The folder and the summary of the finished check with this fingerprint, of the most networks; None without."""
+def find_check(runs: Path, wanted: Collection[str]) -> tuple[Path, Mapping[str, Any]] | None:
+    """Folder and summary of the finished check with one of these fingerprints, of the most networks; None without."""
     found = []
     for path in sorted(runs.glob("*/summary.json")):
         try:
             summary = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError):  # another command's, being written or damaged
             continue
-        if not isinstance(summary, dict) or summary.get("command") != COMMAND or summary.get("fingerprint") != wanted:
+        if (
+            not isinstance(summary, dict)
+            or summary.get("command") != COMMAND
+            or summary.get("fingerprint") not in wanted
+        ):
             continue
         if summary.get("finished") is True and summary.get("tau") is not None and type(summary.get("networks")) is int:
             found.append((path.parent, summary))
@@ -48,7 +54,7 @@ def checked_note(config: Mapping[str, Any], runs: Path) -> tuple[str, bool] | No
     space, evaluator = config.get("space"), config.get("evaluator")
     if not isinstance(space, Mapping) or not isinstance(evaluator, Mapping) or epochs_setting(evaluator) is None:
         return None
-    found = find_check(runs, fingerprint(space, evaluator))
+    found = find_check(runs, {fingerprint(space, evaluator), fingerprint(named_before(space), named_before(evaluator))})
     if found is None:
         return "How well this proxy ranks networks was never checked here.", False
     folder, summary = found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from convnets.network import Network
+from phinas.networks.network import Network
 
 
 class DeviceModel(Protocol):
@@ -19,7 +19,7 @@ class DeviceModel(Protocol):
         """Costs by name, the same names for every network, all of them numbers above 0.
 
         Those whose name begins with "throughput" are better when higher, all others when lower; "macs", "params" and
-        "activations" are counted already. Raises convnets.errors.DoesNotFit for a network that the device cannot run.
+        "activations" are counted already. Raises DoesNotFit, of phinas.files.errors, for a network that it cannot run.
         """
         ...
 

@@ -9,18 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from conf.command import construct, targets_of
-from conf.console import CONSOLE, command_line, say
-from conf.run_folder import locked, run_folder, write_config
-from convnets.atomic_file import write_atomically
-from convnets.cost_text import cost_short, cost_title
-from convnets.errors import DoesNotFit, InputError
-from convnets.network import Network, cost_of
-from convnets.reference import reference
-from engines.evaluator import EvaluationFailed, measure
 from nas.costs import within
 from nas.device import NoDevice
 from nas.figures.comparison import Compared, Trained, comparison_figure
@@ -28,14 +18,24 @@ from nas.journal import Entry, read_journal
 from nas.loop import best_of
 from nas.objective import read_objective
 from nas.reward import RewardOf, on_targets
-from pages.style import png
+from phinas.command.console import CONSOLE, say
+from phinas.command.parts import construct, targets_of
+from phinas.command.run_folder import locked, run_folder, write_config
+from phinas.command.verbs import command_line
+from phinas.engines.evaluator import EvaluationFailed, measure
+from phinas.files.atomic_file import write_atomically
+from phinas.files.errors import DoesNotFit, InputError
+from phinas.networks.network import Network, cost_of
+from phinas.networks.reference import reference
+from phinas.pages.cost_text import cost_short, cost_title
+from phinas.pages.style import png
 from search_spaces.space import decode
 
 PICTURE_WIDTH = 1600  # pixels
 
 Names = Mapping[str, str]
-Configured = Callable[[Sequence[str]], tuple[DictConfig, Names]]  # command line -> configuration, choice in each group
-RunOne = Callable[[DictConfig, Names, Sequence[str]], int]  # one ordinary search; returns its exit code
+Configured = Callable[[Sequence[str]], tuple[dict[str, Any], Names]]  # command line -> settings, choice in each group
+RunOne = Callable[[dict[str, Any], Names, Sequence[str]], int]  # one ordinary search; returns its exit code
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Experiment:
     """The key `experiment` of a configuration.
 
     controllers  one search by each of them.
-    beside       names of `convnets.reference` -> what is known of the network.
+    beside       names of `phinas.networks.reference` -> what is known of the network.
     accuracy     what the accuracy is of.
     source       where the accuracies of the search come from: `predicted`, `measured`.
     note         what a reader of the comparison must know.
@@ -71,9 +71,9 @@ def run_experiment(arguments: Sequence[str], configured: Configured, run_one: Ru
     is named on the command line is the only one, and its search is runs/NAME itself.
     Returns the exit code; raises InputError for what the user can mend.
     """
-    config, names = configured(arguments)
-    experiment = read_experiment(config.experiment)
-    folder = run_folder(config.name)
+    given, names = configured(arguments)
+    experiment = read_experiment(given["experiment"])
+    folder = run_folder(given["name"])
     alone = any(argument.split("=")[0] in ("controller", "controller._target_") for argument in arguments)
     if alone:
         named = [argument for argument in arguments if not argument.startswith("name=")] + [f"name={folder.name}"]
@@ -91,7 +91,7 @@ def run_experiment(arguments: Sequence[str], configured: Configured, run_one: Ru
     known = targets_of("controller")
     for own, own_names, _ in ready.values():
         if own_names["controller"] in known:
-            check_front(own.front, own_names["controller"], known[own_names["controller"]])
+            check_front(own["front"], own_names["controller"], known[own_names["controller"]])
     again = functools.partial(command_line, "nas.search", arguments, name=folder.name)
     code = 0
     for place, (controller, (own, own_names, typed)) in enumerate(ready.items(), start=1):
@@ -104,15 +104,15 @@ def run_experiment(arguments: Sequence[str], configured: Configured, run_one: Ru
                 say(f"or with the whole experiment:\n  {again()}")
             raise
     entries = {
-        controller: read_journal(run_folder(own.name) / "journal.jsonl")[1]
+        controller: read_journal(run_folder(own["name"]) / "journal.jsonl")[1]
         for controller, (own, _, _) in ready.items()
     }  # fmt: skip
     with locked(folder):
         if not alone:
-            write_config(folder, config)
-        _compare(folder, config, experiment, entries)
+            write_config(folder, given)
+        _compare(folder, given, experiment, entries)
     if len(ready) > 1:
-        say(f"all of them with a larger budget:\n  {again(budget=2 * int(config.budget))}")
+        say(f"all of them with a larger budget:\n  {again(budget=2 * int(given['budget']))}")
     return code
 
 
@@ -125,14 +125,13 @@ def check_front(front: Sequence[str], name: str, controller: object) -> None:
 
 def read_experiment(settings: Any) -> Experiment:
     """The experiment that a configuration describes. Raises InputError naming the setting that is wrong."""
-    plain = OmegaConf.to_container(settings, resolve=True) if OmegaConf.is_config(settings) else settings
     allowed = tuple(vars(Experiment([])))
-    if not isinstance(plain, dict) or (unknown := sorted(set(plain) - set(allowed))):
+    if not isinstance(settings, dict) or (unknown := sorted(set(settings) - set(allowed))):
         raise InputError(
-            f"experiment has no {unknown[0] if isinstance(plain, dict) else plain}; it has {', '.join(allowed)} "
+            f"experiment has no {unknown[0] if isinstance(settings, dict) else settings}; it has {', '.join(allowed)} "
             "(a YAML in experiment/ that sets other options begins with `# @package _global_`)"
         )
-    controllers, beside = plain.get("controllers"), plain.get("beside") or {}
+    controllers, beside = settings.get("controllers"), settings.get("beside") or {}
     if not isinstance(controllers, list) or not controllers or len(set(map(str, controllers))) < len(controllers):
         raise InputError(f"experiment.controllers={controllers}: it must be a list of controllers, each of them once")
     if not isinstance(beside, dict):
@@ -147,29 +146,28 @@ def read_experiment(settings: Any) -> Experiment:
         if published is not None and not (isinstance(published, int | float) and 0 <= published <= 1):
             raise InputError(f"experiment.beside.{name}.published={published}: it must be a fraction, from 0 to 1")
         known[name] = Known(str(facts["title"]), published)
-    texts = {name: str(plain[name]) for name in ("accuracy", "source", "note") if plain.get(name) is not None}
+    texts = {name: str(settings[name]) for name in ("accuracy", "source", "note") if settings.get(name) is not None}
     return Experiment([str(controller) for controller in controllers], known, **texts)
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------
 
 
-def _compare(folder: Path, config: DictConfig, experiment: Experiment, searches: Mapping[str, list[Entry]]) -> None:
+def _compare(
+    folder: Path, given: Mapping[str, Any], experiment: Experiment, searches: Mapping[str, list[Entry]]
+) -> None:
     """Print the table, and write it and the picture."""
-    objective = read_objective(
-        OmegaConf.to_container(config.targets), OmegaConf.to_container(config.limits),  # type: ignore[arg-type]
-        list(config.front), config.refuse_above,
-    )  # fmt: skip
-    reward = on_targets(construct(config, "reward"), objective.targets)
-    evaluator = construct(config, "evaluator")
-    costs_of = _costs_with(construct(config, "device"))
-    space = construct(config, "space")
+    objective = read_objective(given["targets"], given["limits"], given["front"], given["refuse_above"])
+    reward = on_targets(construct(given, "reward"), objective.targets)
+    evaluator = construct(given, "evaluator")
+    costs_of = _costs_with(construct(given, "device"))
+    space = construct(given, "space")
     rows = [
         *_found(searches, experiment, evaluator, space, reward),
-        *_known(experiment, evaluator, costs_of, reward, config.seed),
+        *_known(experiment, evaluator, costs_of, reward, given["seed"]),
     ]
     trained = (
-        _trained(evaluator, reward, objective.limits) if isinstance(construct(config, "device"), NoDevice) else None
+        _trained(evaluator, reward, objective.limits) if isinstance(construct(given, "device"), NoDevice) else None
     )
     if trained is not None:
         rows.append(trained.best)

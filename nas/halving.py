@@ -10,8 +10,8 @@ from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convnets.checks import check_whole
-from convnets.errors import InputError
+from phinas.files.checks import check_whole
+from phinas.files.errors import InputError
 
 
 class Halving:

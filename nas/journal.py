@@ -18,9 +18,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from convnets.atomic_file import write_atomically, writing
-from convnets.errors import InputError
-from convnets.settings import check_same_settings
+from phinas.files.atomic_file import write_atomically, writing
+from phinas.files.errors import InputError
+from phinas.files.settings import check_same_settings
 from search_spaces.space import Picks
 
 VERSION = 2

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convnets.network import Network
 from nas.controller import Controller, Result
 from nas.halving import Halving
 from nas.journal import Entry, Journal
 from nas.problem import SearchProblem
+from phinas.networks.network import Network
 from search_spaces.space import Picks
 
 

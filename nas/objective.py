@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convnets.checks import check_number
-from convnets.cost_text import cost_text, cost_title
-from convnets.errors import InputError
 from nas.costs import COUNTED, higher_is_better
+from phinas.files.checks import check_number
+from phinas.files.errors import InputError
+from phinas.pages.cost_text import cost_text, cost_title
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
-from convnets.arch import Arch
-from convnets.errors import DoesNotFit, InputError
-from convnets.network import Network, cost_of
 from nas.costs import COUNTED, within
 from nas.device import DeviceModel, NoDevice
 from nas.journal import Entry
 from nas.reward import RewardOf
+from phinas.files.errors import DoesNotFit, InputError
+from phinas.networks.arch import Arch
+from phinas.networks.network import Network, cost_of
 from search_spaces.space import Infeasible, Picks, Space, decode, sample
 
 PROBES = 1000  # random picks looked at to learn which costs there are

@@ -7,18 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from conf.command import check_inert, construct, run
-from conf.progress import duration_text
-from conf.run_folder import RUNS
-from convnets.arch import Arch
-from convnets.atomic_file import write_atomically
-from convnets.checks import check_whole
-from convnets.cost import macs_text
-from convnets.cost_text import cost_short, cost_text, cost_title
-from convnets.errors import InputError
-from convnets.yaml_file import read_yaml, safe_yaml
 from nas.checked import checked_note
 from nas.figures.network import block_name, network_figure, parts_of
 from nas.figures.overview import overview_figure
@@ -31,8 +20,20 @@ from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
 from nas.reward import on_targets
 from nas.timings import read_timings
-from pages.page import drawing, render
-from pages.style import RASTERISED_ABOVE, png
+from phinas.command.parts import check_inert, construct
+from phinas.command.progress import duration_text
+from phinas.command.run import run
+from phinas.command.run_folder import RUNS
+from phinas.command.verbs import command_line
+from phinas.files.atomic_file import write_atomically
+from phinas.files.checks import check_whole
+from phinas.files.errors import InputError
+from phinas.files.moved import renamed
+from phinas.files.yaml_file import read_yaml, safe_yaml
+from phinas.networks.arch import Arch
+from phinas.pages.cost_text import cost_short, cost_text, cost_title, macs_text
+from phinas.pages.page import drawing, render
+from phinas.pages.style import RASTERISED_ABOVE, png
 from search_spaces.space import Decision, check_picks, choices_of
 
 PICTURE_WIDTH = 1600  # pixels
@@ -85,7 +86,7 @@ def report(
         best_costs=[(cost_title(name), cost_short(name, best.costs[name])) for name in _others(best)] if best else [],
         totals=_totals(entries, seconds),
         checked=_checked(config_text, runs),
-        check_command=f"python -m nas.proxy_check from={runs / name}",
+        check_command=command_line("nas.proxy_check", [f"from={runs / name}"]),
         reward_svg=drawing(reward_figure(entries), "Reward of each evaluation, and the best so far"),
         panels=[
             (
@@ -131,7 +132,7 @@ def _totals(entries: Sequence[Entry], seconds: float | None) -> str:
 
 
 def _checked(config_text: str, runs: Path) -> tuple[str, bool] | None:
-    config = safe_yaml(config_text)
+    config = renamed(safe_yaml(config_text))
     return checked_note(config, runs) if isinstance(config, dict) else None
 
 
@@ -294,8 +295,7 @@ def main(arguments: Sequence[str]) -> None:
         config.get("targets", {"macs": config.get("target_flops")}), config.get("limits", {}),
         config.get("front", []), config.get("refuse_above"),
     )  # fmt: skip
-    groups = OmegaConf.create({name: config[name] for name in _GROUPS})
-    problem = SearchProblem(construct(groups, "space"), on_targets(construct(groups, "reward"), aims.targets))
+    problem = SearchProblem(construct(config, "space"), on_targets(construct(config, "reward"), aims.targets))
     if entries:
         try:
             check_picks(problem.decisions, np.max([entry.picks for entry in entries], axis=0))
@@ -337,7 +337,7 @@ def _options(arguments: Sequence[str]) -> tuple[Path, Path | None, list[str]]:
 
 def _read_config(path: Path, trust: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration of a search. Raises InputError `path: what is wrong`."""
-    config = read_yaml(path, lambda content: content)
+    config = renamed(read_yaml(path, lambda content: content))
     missing = [name for name in (*_GROUPS, "budget") if not isinstance(config, dict) or config.get(name) is None]
     if missing or not isinstance(config, dict):
         raise InputError(f"{path} has no {missing[0]}; it is not the configuration of a search")

@@ -9,17 +9,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from conf.run_folder import write_json
-from convnets.arch import Arch, Stage
-from convnets.arch_file import write_arch
-from convnets.atomic_file import write_atomically
-from convnets.origin import origin_comment
 from nas.costs import COUNTED
 from nas.front import hypervolume, pareto_front, reference
 from nas.journal import Entry
 from nas.loop import best_of
 from nas.objective import Objective
 from nas.problem import SearchProblem
+from phinas.command.run_folder import write_json
+from phinas.files.atomic_file import write_atomically
+from phinas.files.origin import origin_comment
+from phinas.networks.arch import Arch, Stage
+from phinas.networks.arch_file import write_arch
 from search_spaces.space import Decision, Picks, choices_of
 
 
@@ -40,7 +40,7 @@ def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, s
 def write_network(path: Path, entry: Entry, problem: SearchProblem, journal: Mapping[str, str]) -> None:
     """`best.yaml`: a network as an `Arch` where it is one, else as its key and the choices that make it.
 
-    journal  the journal that it was found in, as `convnets.origin.file_source` names it; the file says so.
+    journal  the journal that it was found in, as `phinas.files.origin.file_source` names it; the file says so.
     """
     network = problem.network(entry.picks)
     origin = {"made_by": "nas.search", "key": entry.key, "evaluation": entry.number, "from": dict(journal)}

@@ -6,21 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
 from rich.table import Table
 
-from conf.command import configuration, construct, plain, run
-from conf.console import CONSOLE, command_line, say, saying_what_is_kept
-from conf.progress import duration_text, progress
-from conf.run_folder import locked, run_folder, write_config
-from convnets.atomic_file import write_atomically
-from convnets.checks import check_number, check_whole
-from convnets.cost import macs_text
-from convnets.cost_text import cost_short, cost_text, cost_title
-from convnets.errors import InputError, RunFailed
-from convnets.origin import file_source
-from engines import inline
 from nas.controller import WALK_LIMIT
 from nas.experiment import check_front, run_experiment
 from nas.front import pareto_front, spread
@@ -33,6 +22,19 @@ from nas.report import report
 from nas.results import differences, outline, write_front, write_network, write_summary, write_trials
 from nas.reward import on_targets
 from nas.timings import Timings
+from phinas.command.configuration import configuration
+from phinas.command.console import CONSOLE, say, saying_what_is_kept
+from phinas.command.parts import construct
+from phinas.command.progress import duration_text, progress
+from phinas.command.run import run
+from phinas.command.run_folder import locked, run_folder, write_config
+from phinas.command.verbs import command_line
+from phinas.engines import inline
+from phinas.files.atomic_file import write_atomically
+from phinas.files.checks import check_number, check_whole
+from phinas.files.errors import InputError, RunFailed
+from phinas.files.origin import file_source
+from phinas.pages.cost_text import cost_short, cost_text, cost_title, macs_text
 from search_spaces.space import check_decisions, size
 
 # What may change between the runs of one search: how long it goes on, and where it runs. `data` is in its evaluator.
@@ -41,67 +43,66 @@ _FREE_TO_CHANGE = ("budget", "give_up_after", "engine", "name", "data", "experim
 
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
-    config, names = _configured(arguments)
-    if config.experiment is not None:
+    given, names = _configured(arguments)
+    if given["experiment"] is not None:
         return run_experiment(arguments, _configured, search)
-    return search(config, names, arguments)
+    return search(given, names, arguments)
 
 
-def search(config: DictConfig, names: Mapping[str, str], arguments: Sequence[str]) -> int:
+def search(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str]) -> int:
     """One search, or as much of it as is left: its configuration, the choice in each group, and what was typed.
 
     Returns the exit code; raises InputError for what the user can mend.
     """
-    given = plain(config)
     if given["target_flops"] is not None:
         check_number("target_flops", given["target_flops"], above=0)
     objective = read_objective(given["targets"], given["limits"], given["front"], given["refuse_above"])
-    budget, seed = check_whole("budget", config.budget), check_whole("seed", config.seed, least=0)
-    give_up_after = None if config.give_up_after is None else check_whole("give_up_after", config.give_up_after)
-    folder = run_folder(config.name)
+    budget, seed = check_whole("budget", given["budget"]), check_whole("seed", given["seed"], least=0)
+    give_up_after = None if given["give_up_after"] is None else check_whole("give_up_after", given["give_up_after"])
+    folder = run_folder(given["name"])
     settings = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
 
     # Everything is checked, and the engine is up, before anything is written.
     entries = check_journal(folder / "journal.jsonl", settings)
     if not (folder / "journal.jsonl").exists() and any((folder / f).exists() for f in ("config.yaml", "summary.json")):
         raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
-    space = construct(config, "space")
+    space = construct(given, "space")
     try:
         check_decisions(space.decisions)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"space={names['space']}: {error}") from None
-    reward = on_targets(construct(config, "reward"), objective.targets)
+    reward = on_targets(construct(given, "reward"), objective.targets)
     try:
         reward(0.5, objective.targets)
     except (TypeError, ValueError, ArithmeticError) as error:
         own = {name: "null" if value is None else value for name, value in given["reward"].items()}
         typed = "".join(f", reward.{name}={value}" for name, value in own.items() if not name.startswith("_"))
         raise InputError(f"reward={names['reward']}{typed}: {error}") from None
-    device = construct(config, "device")
+    device = construct(given, "device")
     if not callable(getattr(device, "costs", None)):
         raise InputError(f"device={names['device']}: it has no method costs(network)")
     problem = SearchProblem(space, reward, objective.limits, objective.front, device)
     problem.recall(entries)
     objective.check(tuple(entries[0].costs) if entries else problem.cost_names(), names["device"])
-    controller = construct(config, "controller", problem=problem, seed=seed)
+    controller = construct(given, "controller", problem=problem, seed=seed)
     check_front(objective.front, names["controller"], controller)
     first = controller.ask(0, [])  # asking changes nothing, and nothing was told
     if first is None:  # there is no network at all
         allowed = f" within limits and refuse_above ({objective.limits_text})" if objective.limits else ""
         raise InputError(f"space={names['space']}: no network{allowed} was found in it")
-    evaluator = construct(config, "evaluator")
+    evaluator = construct(given, "evaluator")
     if hasattr(evaluator, "check"):  # it may know the networks of one space only
         evaluator.check(problem.network(first))
     # Halving goes by the reward alone, and would stop the cheap end of a front.
     halving = read_halving(given["halving"], evaluator) if not objective.front else None
     # A search that is finished needs no engine; inline costs nothing.
-    engine = construct(config, "engine") if len(entries) < budget else inline.engine()
+    engine = construct(given, "engine") if len(entries) < budget else inline.engine()
 
     with engine as run_jobs, locked(folder):
         journal, timings = Journal(folder / "journal.jsonl", settings), Timings(folder / "timings.csv")
         results = _Run(folder, journal, problem, timings, objective, budget, seed, names, arguments)
         with closing(journal), saying_what_is_kept(results.kept):
-            write_config(folder, config)
+            write_config(folder, given)
             _introduce(results)
             best = best_of(journal.entries)
 
@@ -257,7 +258,7 @@ def _front_table(run: _Run) -> Table:
     return table
 
 
-def _configured(arguments: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+def _configured(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     return configuration("nas.search", "search", arguments, open_ended=("targets", "limits"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from convnets.atomic_file import writing
+from phinas.files.atomic_file import writing
 
 
 class Timings:

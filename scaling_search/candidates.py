@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convnets.arch import Arch
-from convnets.checks import check_number
-from convnets.compound import PAPER, Coefficients, compound
-from convnets.cost import cost
-from convnets.errors import InputError
+from phinas.files.checks import check_number
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.compound import PAPER, Coefficients, compound
+from phinas.networks.cost import cost
 
 _STEPS = 120  # places at which a direction is looked at, up to twice as far as was asked
 _FURTHEST = 2.0

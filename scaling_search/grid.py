@@ -11,18 +11,22 @@ from typing import Any
 
 from rich.table import Table
 
-from conf.command import configuration, construct, plain, run
-from conf.console import CONSOLE, command_line, say, saying_what_is_kept
-from conf.run_folder import locked, run_folder, write_config
-from convnets.arch import Arch
-from convnets.atomic_file import write_atomically
-from convnets.checks import check_number, check_whole
-from convnets.compound import PAPER, Coefficients
-from convnets.cost import cost, macs_text
-from convnets.errors import InputError
-from convnets.scale import ROUNDINGS
-from engines import inline
 from nas.halving import read_halving
+from phinas.command.configuration import configuration
+from phinas.command.console import CONSOLE, say, saying_what_is_kept
+from phinas.command.parts import construct
+from phinas.command.run import run
+from phinas.command.run_folder import locked, run_folder, write_config
+from phinas.command.verbs import command_line
+from phinas.engines import inline
+from phinas.files.atomic_file import write_atomically
+from phinas.files.checks import check_number, check_whole
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.compound import PAPER, Coefficients
+from phinas.networks.cost import cost
+from phinas.networks.scale import ROUNDINGS
+from phinas.pages.cost_text import macs_text
 from scaling_search.candidates import lattice
 from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan
 from scaling_search.report import report, surface_picture
@@ -47,8 +51,7 @@ SHARES = ("depth_share", "width_of_rest")  # by which a sampler finds its way on
 
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
-    config, names = configuration("scaling_search.grid", "grid", arguments)
-    given = plain(config)
+    given, names = configuration("scaling_search.grid", "grid", arguments)
     count = None if given["candidates"] is None else check_whole("candidates", given["candidates"])
     seeds, seed = check_whole("seeds", given["seeds"]), check_whole("seed", given["seed"], least=0)
     if given["sampler"] not in ("grid", *SAMPLERS):
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"lattice={given['lattice']}: it must have step, tolerance, alpha, beta and gamma")
 
     # Everything is checked, and the engine is up, before anything is written.
-    compared = read_compared(given, construct(config, "evaluator"))
+    compared = read_compared(given, construct(given, "evaluator"))
     surface = _surface(given, compared)
     try:
         points = lattice(**given["lattice"])
@@ -84,14 +87,14 @@ def main(arguments: Sequence[str]) -> int:
             CONSOLE.print(_plan_table(rows, cost(surface.baseline).macs))
         return 0
     # A study that is finished needs no engine; inline costs nothing.
-    engine = construct(config, "engine") if left else inline.engine()
+    engine = construct(given, "engine") if left else inline.engine()
     with engine as run_jobs, locked(folder):
         with saying_what_is_kept(lambda: asked.kept(len(before))), writing_study(folder / "study.db") as path:
             study = Study(
                 path, settings, _ranges(given), [_task(row) for row in asked.evaluated], seeds, seed, halving, explore
             )
         with closing(study), saying_what_is_kept(lambda: asked.kept(len(study.evaluations))):
-            write_config(folder, config)
+            write_config(folder, given)
             _introduce(asked)
             conduct(
                 study,

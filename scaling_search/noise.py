@@ -7,7 +7,7 @@ from statistics import mean, variance
 
 from scipy.special import stdtrit
 
-from convnets.errors import InputError
+from phinas.files.errors import InputError
 
 NOISELESS = 3  # repeats without any difference that show there is no noise; fewer may be a tie: accuracies are counts
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from convnets.arch import Arch
-from convnets.compound import PAPER, Coefficients
-from convnets.cost import cost
-from convnets.errors import InputError
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.compound import PAPER, Coefficients
+from phinas.networks.cost import cost
 from scaling_search.candidates import Candidate, at_equal_cost, nominal, spread_out
 
 CONSTRAINTS = ("realised", "nominal")

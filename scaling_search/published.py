@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from conf.command import run
-from convnets.arch import Arch
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0, MOBILENET_V1, MOBILENET_V2, RESNET_50, reference
-from convnets.scale import round_channels, scale
+from phinas.command.run import run
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0, MOBILENET_V1, MOBILENET_V2, RESNET_50, reference
+from phinas.networks.scale import round_channels, scale
 
 # The verdicts on a printed figure.
 YES = "yes"
@@ -41,7 +41,7 @@ multiply-adds of the networks that they name, counted here, beside the paper's."
 class Row:
     """A row of Table 3 or Table 7 as it is printed, and the network that its factors make of the baseline here.
 
-    baseline    its name in `convnets.reference`.
+    baseline    its name in `phinas.networks.reference`.
     depth, width, resolution
                 the printed factors; of the two compound rows with none, those of the other two (`assumed`).
     printed     "FLOPS" in billions, to one decimal: multiply-adds.

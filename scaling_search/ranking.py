@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtri, ndtr, ndtri
 
-from convnets.errors import InputError
+from phinas.files.errors import InputError
 from scaling_search.noise import pooled_deviation
 
 Array = npt.NDArray[np.float64]

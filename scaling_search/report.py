@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convnets.cost import cost, macs_text
-from pages.page import drawing, render
-from pages.style import png
+from phinas.networks.cost import cost
+from phinas.pages.cost_text import macs_text
+from phinas.pages.page import drawing, render
+from phinas.pages.style import png
 from scaling_search.figures.costs import cost_figure
 from scaling_search.figures.ranking import ranking_figure
 from scaling_search.figures.shown import Shown

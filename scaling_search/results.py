@@ -14,14 +14,14 @@ import pandas as pd
 import yaml
 from scipy.stats import spearmanr
 
-from conf.run_folder import provenance, write_json
-from convnets.arch import Arch
-from convnets.atomic_file import write_atomically
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.origin import file_source
-from convnets.reference import NAMES
-from convnets.scaling_file import Scaling, read_scaling, write_scaling
+from phinas.command.run_folder import provenance, write_json
+from phinas.files.atomic_file import write_atomically
+from phinas.files.errors import InputError
+from phinas.files.origin import file_source
+from phinas.networks.arch import Arch
+from phinas.networks.cost import cost
+from phinas.networks.reference import NAMES
+from phinas.networks.scaling_file import Scaling, read_scaling, write_scaling
 from scaling_search.plan import Row, Surface
 from scaling_search.ranking import Ranking, rank
 from scaling_search.session import Compared, data_hash

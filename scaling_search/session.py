@@ -8,17 +8,17 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from conf.console import CONSOLE, say
-from conf.progress import duration_text, progress
-from convnets.arch import Arch
-from convnets.cost import cost
-from convnets.errors import InputError, RunFailed
-from convnets.named import named as network_of
-from engines.engine import RunJobs
-from engines.evaluator import EvaluationFailed, Evaluator
+from phinas.command.console import CONSOLE, say
+from phinas.command.progress import duration_text, progress
+from phinas.engines.engine import RunJobs
+from phinas.engines.evaluator import EvaluationFailed, Evaluator
+from phinas.files.errors import InputError, RunFailed
+from phinas.networks.arch import Arch
+from phinas.networks.cost import cost
+from phinas.networks.named import named as network_of
+from phinas.training.data import dataset
 from scaling_search.study import Evaluation, Study, check_study, writing_study
 from scaling_search.variant import read_variant
-from training import dataset
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_compared(given: Mapping[str, Any], evaluator: Evaluator) -> Compared:
 
 
 def data_hash(evaluator: Evaluator) -> str | None:
-    """`training.dataset.data_hash` of what an evaluator trains and scores on; None where it has no data."""
+    """`phinas.training.data.dataset.data_hash` of what an evaluator trains and scores on; None where it has no data."""
     data: Any = getattr(evaluator, "data", None)
     return dataset.data_hash(data) if all(hasattr(data, part) for part in ("train", "val")) else None
 

@@ -26,10 +26,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from convnets.arch import Arch
-from convnets.errors import CannotWrite, InputError
-from convnets.settings import check_same_settings
 from nas.halving import Halving
+from phinas.files.errors import CannotWrite, InputError
+from phinas.files.settings import check_same_settings
+from phinas.networks.arch import Arch
 
 NAME = "scaling"
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {

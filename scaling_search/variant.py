@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convnets.arch import Arch
-from convnets.checks import check_number, check_whole
-from convnets.errors import InputError
-from convnets.scale import scale
+from phinas.files.checks import check_number, check_whole
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.scale import scale
 
 
 @dataclass(frozen=True)

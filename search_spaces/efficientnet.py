@@ -8,9 +8,9 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from convnets.arch import Arch, Stage
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage
+from phinas.networks.reference import EFFICIENTNET_B0
 from search_spaces.space import Decision
 
 EXPANSIONS = (1, 4, 6)

@@ -8,10 +8,10 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from convnets.arch import ACTIVATIONS, Arch, Stage, Stem
-from convnets.checks import check_number
-from convnets.errors import InputError
-from convnets.scale import round_channels
+from phinas.files.checks import check_number
+from phinas.files.errors import InputError
+from phinas.networks.arch import ACTIVATIONS, Arch, Stage, Stem
+from phinas.networks.scale import round_channels
 from search_spaces.space import Decision
 
 STRIDES = (1, 2, 2, 2, 1, 2, 1)

@@ -7,9 +7,9 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.errors import InputError
-from convnets.network import Network
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.network import Network
 from search_spaces.space import Decision, Picks
 
 IDENTITY = "identity"

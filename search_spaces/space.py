@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from convnets.errors import InputError
-from convnets.network import Network
+from phinas.files.errors import InputError
+from phinas.networks.network import Network
 
 Picks = tuple[int, ...]  # the genotype: one index into the choices of each decision
 

@@ -13,10 +13,10 @@ from functools import cached_property
 
 import numpy as np
 
-from convnets.arch import Arch
-from convnets.cost import Cost
-from convnets.errors import InputError
-from convnets.network import Network, build_network, cost_of, count
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.cost import Cost
+from phinas.networks.network import Network, build_network, cost_of, count
 from search_spaces.space import (
     Infeasible,
     Picks,

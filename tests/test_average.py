@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from convnets.errors import InputError
-from training.average import WeightAverage, ramped_decay
+from phinas.files.errors import InputError
+from phinas.training.full.average import WeightAverage, ramped_decay
 
 
 def network() -> nn.Sequential:

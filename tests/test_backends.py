@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.backends import BACKENDS, on_device, prepare
-from convnets.build import build
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0
+from phinas.files.errors import InputError
+from phinas.measure.backends import BACKENDS, on_device, prepare
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.networks.reference import EFFICIENTNET_B0
 from tests.test_inference import difference, trained
 
 SMALL = Arch(Stem(8), (Stage("mbconv", 3, 1, 8, 2, 4, 0.25),), head_channels=16, resolution=20, classes=5)

@@ -6,7 +6,6 @@ they name; whatever a row changed there, the next would see.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shlex
@@ -32,18 +31,20 @@ import torch
 import yaml
 from PIL import Image
 
-from conf.command import run
-from conf.run_folder import locked
-from convnets.arch import Arch, Stage, Stem
-from convnets.arch_file import write_arch
-from convnets.build import build
-from convnets.checkpoints import save_weights
-from convnets.compound import Coefficients
-from convnets.scaling_file import Scaling, write_scaling
-from nas import proxy_check, search
+from nas import search
+from nas.proxy_check import __main__ as proxy_check
+from phinas.__main__ import command_module
+from phinas.command.run import run
+from phinas.command.run_folder import locked
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.arch_file import write_arch
+from phinas.networks.build import build
+from phinas.networks.compound import Coefficients
+from phinas.networks.scaling_file import Scaling, write_scaling
+from phinas.train import __main__ as train
+from phinas.weights.checkpoints import save_weights
 from scaling_search import grid
 from tests.conftest import contents
-from training import train
 
 TINY = Arch(
     stem=Stem(channels=8, stride=1),
@@ -64,11 +65,11 @@ SOUND = {
     "lattice.step=0.1 tolerance=0.3",
     "scaling_search.compare": "evaluator=synthetic engine=inline seeds=1 baseline=tiny.yaml variant=null factors=[2] "
     "figure4=false tolerance=0.5",
-    "convnets.generate": "baseline=tiny.yaml scaling=paper phi=0",
-    "convnets.measure": "model=tiny.yaml device=cpu device.seconds=0.01",
-    "training.train": "model=tiny.yaml recipe.epochs=1 recipe.batch_size=256 recipe.recalibrate=0",
-    "training.transfer": "from=runs/trained sets.digits=digits engine=inline recipe.epochs=1",
-    "training.cam": "models=runs/trained",
+    "phinas.generate": "baseline=tiny.yaml scaling=paper phi=0",
+    "phinas.measure": "model=tiny.yaml device=cpu device.seconds=0.01",
+    "phinas.train": "model=tiny.yaml recipe.epochs=1 recipe.batch_size=256 recipe.recalibrate=0",
+    "phinas.transfer": "from=runs/trained sets.digits=digits engine=inline recipe.epochs=1",
+    "phinas.cam": "models=runs/trained",
 }
 PICTURES = "data=imagefolder data.path=pictures"
 PHOTOS = "evaluator=proxy data=imagefolder data.path"
@@ -245,7 +246,7 @@ load_test = Space = load
 
 def make_runs() -> None:
     """A run of each command that can go on, and copies of them that are damaged."""
-    train.main([*SOUND["training.train"].split(), "name=trained"])
+    train.main([*SOUND["phinas.train"].split(), "name=trained"])
     search.main([*SOUND["nas.search"].split(), "name=searched"])
     proxy_check.main([*SOUND["nas.proxy_check"].split(), "name=checked"])
     grid.main([*SOUND["scaling_search.grid"].split(), "name=scaled"])
@@ -603,7 +604,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("name=scaled", "runs/scaled/study.db is a study of scaling_search.grid; give another name="),
         ("name=held", "runs/held is in use by process"),
     ],
-    "convnets.generate": [
+    "phinas.generate": [
         ("export=[onnx,onnx]", "export=[onnx,onnx]: onnx is there twice"),
         ("export=all weights=code.pt", "code.pt: holds more than tensors, which might run code; save its state dict a"),
         ("export=all weights=nan.pt", "weights=nan.pt: classifier.bias holds numbers that are not finite"),
@@ -640,7 +641,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("name=family_zero", "name=family_zero: runs/family_zero is there already, and no family"),
         ("name=held", "runs/held is in use by process"),
     ],
-    "convnets.measure": [
+    "phinas.measure": [
         ("device.threads=100000000000", "threads=100000000000: it must be a whole number, from 1 to 1024"),
         ("device.threads=0", "threads=0: it must be a whole number, from 1 to 1024"),
         ("device.seconds=nan", "seconds=nan: it must be a number above 0"),
@@ -656,7 +657,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"model={'m' * 5000}.yaml", "File name too long"),
         ("name=held", "name=held: runs/held is there already; give another name="),
     ],
-    "training.train": [
+    "phinas.train": [
         ("recipe.epochs=0", "recipe.epochs=0: it must be a whole number, 1 or more"),
         ("recipe.batch_size=0", "recipe.batch_size=0: it must be a whole number, 2 or more"),
         ("recipe.lr=nan", "recipe.lr=nan: it must be a number above 0"),
@@ -688,7 +689,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("name=held", "runs/held is in use by process"),
         ("name=linked", "runs/linked/trials.csv is a link"),
     ],
-    "training.transfer": [
+    "phinas.transfer": [
         ("sets.up/down=digits", "sets.up/down=digits: not an option of the form key=value"),
         ("sets.x=truncated", "truncated/cat/1.png: not a readable image (none of PNG, "),
         ("sets.x=bomb.parquet", "sets.x: bomb.parquet row 2: too many pixels; an image may have 67,108,864"),
@@ -701,7 +702,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("name=searched", "name=searched: runs/searched holds another command's results; give another name="),
         ("name=held", "runs/held is in use by process"),
     ],
-    "training.cam": [
+    "phinas.cam": [
         ("images=bomb count=9", "bomb/cat/1.png: too many pixels; an image may have 67,108,864, as 8192 x 8192 has"),
         ("images=huge/cat/1.png", "huge/cat/1.png: 20000 x 5000 pixels; an image may have 67,108,864"),
         ("images=truncated/cat/1.png", "truncated/cat/1.png: not a readable image ("),
@@ -725,7 +726,7 @@ PLACES = {"in_the_way": "runs is there already, and no folder", "refused": "runs
 TABLE_OF_ALL = [(command, typed, says, ".") for command, rows in ROWS.items() for typed, says in rows]
 TABLE_OF_ALL += [
     (command, "", says, place)
-    for command in ("nas.search", "scaling_search.grid", "convnets.generate")
+    for command in ("nas.search", "scaling_search.grid", "phinas.generate")
     for place, says in PLACES.items()
 ]
 
@@ -767,7 +768,7 @@ def test_one_line_says_what_is_wrong_and_nothing_is_written(
     monkeypatch.setattr(sys, "argv", [command, *arguments_of(command, typed)])
     before, folders = contents(spoilt), sorted(spoilt.rglob("*"))
     with pytest.raises(SystemExit) as exit:
-        run(importlib.import_module(command).main)
+        run(command_module(command).main)
     output, errors = capfd.readouterr()
     assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n")
     assert says in errors and len(errors) < 800 + len(typed)
@@ -780,7 +781,7 @@ def test_one_line_says_what_is_wrong_and_nothing_is_written(
     [
         ("nas.search", "space=nowhere", "error: space=nowhere: there is no such space; allowed: custom, "),
         ("nas.search", "name=caf\udce9", "error: name=caf\\udce9: not UTF-8 text"),
-        ("convnets.generate", "export=[onnx,onnx]", "error: export=[onnx,onnx]: onnx is there twice"),
+        ("phinas.generate", "export=[onnx,onnx]", "error: export=[onnx,onnx]: onnx is there twice"),
     ],
 )
 def test_it_is_so_in_a_process_of_its_own(

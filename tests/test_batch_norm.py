@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 
-from convnets.build import build
+from phinas.networks.build import build
+from phinas.training.data.source import MemorySource
+from phinas.training.full.fit import Training, evaluate, fit
+from phinas.training.workers.batch_norm import norm_workers, norms_over
+from phinas.training.workers.group import Group, joined
 from tests.test_fit import CPU, RECIPE, TINY, some_data
-from training.batch_norm import norm_workers, norms_over
-from training.fit import Training, evaluate, fit
-from training.group import Group, joined
-from training.source import MemorySource
 
 WORKERS = 2
 

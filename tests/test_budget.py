@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from convnets.arch import Arch
-from convnets.budget import Limit, largest
-from convnets.compound import Coefficients
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.memory import memory
-from convnets.reference import EFFICIENTNET_B0, MOBILENET_V2, RESNET_50
-from convnets.rules import PRESETS, Rule, read_rule
-from convnets.scaling_file import Scaling, write_scaling
+from phinas.files.errors import InputError
+from phinas.generate.budget import Limit, largest
+from phinas.generate.rules import PRESETS, Rule, read_rule
+from phinas.networks.arch import Arch
+from phinas.networks.compound import Coefficients
+from phinas.networks.cost import cost
+from phinas.networks.memory import memory
+from phinas.networks.reference import EFFICIENTNET_B0, MOBILENET_V2, RESNET_50
+from phinas.networks.scaling_file import Scaling, write_scaling
 
 FORMULAS = [rule for rule in PRESETS.values() if rule.steps is None]
 

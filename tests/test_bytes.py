@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from convnets.bytes import bytes_of, bytes_text
-from convnets.errors import InputError
+from phinas.files.bytes import bytes_of, bytes_text
+from phinas.files.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,20 @@ import torch
 from PIL import Image
 from torch import nn
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.arch_file import write_arch
-from convnets.build import ConvNet, build
-from convnets.checkpoints import save_weights
-from convnets.errors import InputError
-from convnets.reference import NAMES, reference
+from phinas.cam.__main__ import main
+from phinas.cam.activation_map import activation_maps, enlarged, looked_at, prepared, shaded
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.arch_file import write_arch
+from phinas.networks.build import ConvNet, build
+from phinas.networks.reference import NAMES, reference
+from phinas.train.__main__ import main as train
+from phinas.training.data.batches import as_scored
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.full.kept import keep
+from phinas.training.full.recipe import plain_sgd
+from phinas.weights.checkpoints import save_weights
 from tests.conftest import contents
-from training.activation_map import activation_maps, enlarged, looked_at, prepared, shaded
-from training.batches import as_scored
-from training.cam import main
-from training.dataset import Dataset, Images
-from training.full_recipe import plain_sgd
-from training.kept import keep
-from training.train import main as train
 
 TINY = Arch(
     stem=Stem(channels=8, stride=2),
@@ -168,7 +168,9 @@ def test_a_run_on_photos_of_unequal_sizes_shows_those_it_was_tested_on(
     Path("runs/photos").mkdir()
     about = {"mean": [127.0] * 3, "std": [64.0] * 3, "evaluation_crop": 1.0, "class_names": ["a", "b"]}
     keep(Path("runs/photos"), arch, build(arch, seed=0).state_dict(), about)
-    Path("runs/photos/config.yaml").write_text("data: {_target_: training.data.imagefolder, path: unequal}\n")
+    Path("runs/photos/config.yaml").write_text(
+        "data: {_target_: phinas.training.data.images.imagefolder, path: unequal}\n"
+    )
     assert main(["models=runs/photos", "name=unequal"]) == 0
     rows = json.loads(Path("runs/unequal/summary.json").read_text())["images"]
     assert [(row["image"], row["label"]) for row in rows] == [

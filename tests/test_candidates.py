@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convnets.arch import Arch
-from convnets.compound import PAPER, Coefficients, compound
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0, NAMES, RESNET_50, reference
-from convnets.scale import ROUNDINGS
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.compound import PAPER, Coefficients, compound
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0, NAMES, RESNET_50, reference
+from phinas.networks.scale import ROUNDINGS
 from scaling_search.candidates import Candidate, at_equal_cost, lattice, nominal, spread_out
 from scaling_search.plan import Row, Surface, explored, plan
 from scaling_search.variant import Variant

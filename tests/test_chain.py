@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from convnets import generate
-from convnets.origin import file_source, read_origin
 from nas import search
+from phinas.files.origin import file_source, read_origin
+from phinas.generate import __main__ as generate
 from scaling_search import grid
 from tests.conftest import contents
 

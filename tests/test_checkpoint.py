@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from convnets.errors import InputError
-from training.checkpoint import (
+from phinas.files.errors import InputError
+from phinas.training.full.checkpoint import (
     LIST,
     best,
     best_of,
@@ -127,7 +127,7 @@ def test_killed_between_the_file_and_the_list_the_one_before_is_whole(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("training.checkpoint._write", killed)
+        patched.setattr("phinas.training.full.checkpoint._write", killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, state(20, 1), SETTINGS, None)
     loaded = load_newest(tmp_path, never)

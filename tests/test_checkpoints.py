@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.build import build
-from convnets.checkpoints import as_ours, load_weights, read_tensors, save_weights, to_timm, to_torchvision
-from convnets.errors import InputError
-from convnets.reference import (
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.networks.reference import (
     EFFICIENTNET_B0,
     MNASNET_A1,
     MNASNET_B1,
@@ -28,6 +27,7 @@ from convnets.reference import (
     RESNET_152,
     efficientnet,
 )  # fmt: skip
+from phinas.weights.checkpoints import as_ours, load_weights, read_tensors, save_weights, to_timm, to_torchvision
 
 Rename = Callable[[Arch, dict[str, Tensor]], dict[str, Tensor]]
 Forward = Callable[[dict[str, Tensor], Tensor], Tensor]

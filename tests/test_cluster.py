@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from convnets.errors import InputError
-from convnets.network import Network
-from engines import connection
-from engines import ray as ray_engine
-from engines.evaluator import Measurement, OutOfMemory
-from engines.local_cluster import LocalCluster, local_cluster
 from nas.journal import Entry, read_journal
 from nas.loop import Search
+from phinas.engines import connection
+from phinas.engines import ray as ray_engine
+from phinas.engines.evaluator import Measurement, OutOfMemory
+from phinas.engines.local_cluster import LocalCluster, local_cluster
+from phinas.files.errors import InputError
+from phinas.networks.network import Network
 from tests.conftest import MakeSearch, listens
 
 pytestmark = pytest.mark.ray

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from conf.command import configuration
+from phinas.command.configuration import configuration
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "examples" / "cluster"

@@ -18,18 +18,18 @@ import pytest
 import yaml
 from scipy.stats import ttest_ind
 
-from convnets.arch import Arch
-from convnets.arch_file import write_arch
-from convnets.compound import PAPER, Coefficients
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0, NAMES, reference
-from convnets.scaling_file import Scaling, write_scaling
-from pages.style import svg
-from scaling_search.compare import main
-from scaling_search.comparison import BASELINE, BASES, COMPOUND, METHODS, Point, compared, line_of, on_bases
-from scaling_search.contrast import Noise, Outcome, contrasts, noise_of, outcomes, verdicts
-from scaling_search.figures.comparison import bases_figure, methods_figure, single_figure
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.arch_file import write_arch
+from phinas.networks.compound import PAPER, Coefficients
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0, NAMES, reference
+from phinas.networks.scaling_file import Scaling, write_scaling
+from phinas.pages.style import svg
+from scaling_search.compare.__main__ import main
+from scaling_search.compare.figure import bases_figure, methods_figure, single_figure
+from scaling_search.compare.networks import BASELINE, BASES, COMPOUND, METHODS, Point, compared, line_of, on_bases
+from scaling_search.compare.outcome import Noise, Outcome, contrasts, noise_of, outcomes, verdicts
 from scaling_search.study import NAME, Evaluation, check_study
 from scaling_search.variant import Variant
 from tests.conftest import hear_ctrl_c

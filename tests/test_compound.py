@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from convnets.compound import PAPER, Coefficients, compound
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0, NAMES, reference
-from convnets.scale import ROUNDINGS, scale
-from convnets.scaling_file import Scaling, read_scaling, write_scaling
+from phinas.files.errors import InputError
+from phinas.networks.compound import PAPER, Coefficients, compound
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0, NAMES, reference
+from phinas.networks.scale import ROUNDINGS, scale
+from phinas.networks.scaling_file import Scaling, read_scaling, write_scaling
 
 
 @pytest.mark.parametrize("name", NAMES)

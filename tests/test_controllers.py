@@ -15,13 +15,13 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from convnets.errors import InputError
 from nas.controller import Problem, Result, novel, outwards
 from nas.controllers.bayesian import Bayesian
 from nas.controllers.evolution import Evolution
 from nas.controllers.random import Random
 from nas.controllers.rl import RL, Policy
 from nas.testing import ControllerBroken, Make, Separable, awkward, check_controller, trajectory
+from phinas.files.errors import InputError
 from search_spaces.space import Picks
 
 CONF = Path(__file__).parents[1] / "conf" / "controller"

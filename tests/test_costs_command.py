@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from conf.command import one_line
-from convnets.arch_file import read_arch
-from convnets.cost import cost
-from convnets.errors import InputError
 from nas.front import hypervolume
 from nas.journal import Journal, read_journal
 from nas.report import main as report_main
 from nas.search import main
+from phinas.files.errors import InputError, one_line
+from phinas.networks.arch_file import read_arch
+from phinas.networks.cost import cost
 
 FAST = ("evaluator=synthetic", "engine=inline", "budget=30")
 
@@ -26,7 +25,7 @@ FAST = ("evaluator=synthetic", "engine=inline", "budget=30")
 DEVICE = """
 from pathlib import Path
 
-from convnets.network import cost_of
+from phinas.networks.network import cost_of
 
 
 class Meter:

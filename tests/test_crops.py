@@ -11,8 +11,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from convnets.errors import InputError
-from training.crops import Boxes, _by_products, _one_by_one, central_boxes, constant, cut, padded, random_boxes
+from phinas.files.errors import InputError
+from phinas.training.augment.crops import (
+    Boxes,
+    _by_products,
+    _one_by_one,
+    central_boxes,
+    constant,
+    cut,
+    padded,
+    random_boxes,
+)
 
 CUTTERS = (_one_by_one, _by_products)  # the processor's and the other devices'; both run on any
 

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from conf.command import configuration, one_line
-from convnets.errors import InputError
 from nas.figures.comparison import Compared, comparison_figure
 from nas.journal import Entry
 from nas.objective import Objective
 from nas.search import main
-from pages.style import png
+from phinas.command.configuration import configuration
+from phinas.files.errors import InputError, one_line
+from phinas.pages.style import png
 from tests.conftest import ROOT, hear_ctrl_c
 
 ARCHIVE = ROOT.parent / "shared" / "data" / "accel_nasbench.tar.gz"
@@ -51,17 +51,17 @@ OWN = ("--config-dir", "own", "experiment=mine")
 
 @pytest.mark.parametrize("file", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_experiment_composes_and_the_command_line_overrides_it(file: Path) -> None:
-    config, names = configuration("nas.search", "search", [f"experiment={file.stem}", "budget=7", "reward=absolute"])
+    given, names = configuration("nas.search", "search", [f"experiment={file.stem}", "budget=7", "reward=absolute"])
     assert names["experiment"] == file.stem and names["reward"] == "absolute"
-    assert config.budget == 7 and config.name and config.experiment.controllers
+    assert given["budget"] == 7 and given["name"] and given["experiment"]["controllers"]
 
 
 def test_b0_is_the_search_of_the_paper() -> None:
-    config, names = configuration("nas.search", "search", ["experiment=b0"])
+    given, names = configuration("nas.search", "search", ["experiment=b0"])
     assert (names["space"], names["evaluator"], names["reward"]) == ("efficientnet", "accel_nasbench", "mnas_soft")
-    assert config.target_flops == config.targets.macs == 400e6 and config.reward.exponent == -0.07
-    assert list(config.experiment.controllers) == ["rl", "bayesian"]
-    assert list(config.experiment.beside) == ["efficientnet_b0", "mnasnet_a1"]
+    assert given["target_flops"] == given["targets"]["macs"] == 400e6 and given["reward"]["exponent"] == -0.07
+    assert given["experiment"]["controllers"] == ["rl", "bayesian"]
+    assert list(given["experiment"]["beside"]) == ["efficientnet_b0", "mnasnet_a1"]
 
 
 def test_an_experiment_of_ones_own_is_searches_and_a_comparison(empty_folder: Path) -> None:
@@ -182,7 +182,7 @@ def test_the_picture_stands_without_any_result(empty_folder: Path) -> None:
 
 # An evaluator whose noise is far beyond what networks differ by.
 NOISY = """
-from engines.evaluator import Measurement
+from phinas.engines.evaluator import Measurement
 from nas.evaluators.published import with_noise
 
 
@@ -208,7 +208,7 @@ def test_networks_are_compared_without_noise(empty_folder: Path, monkeypatch: py
 
 # An evaluator that knows of two real trainings; the larger network is the better one.
 TRAINED = """
-from convnets.reference import reference
+from phinas.networks.reference import reference
 from nas.evaluators.synthetic import Synthetic
 
 

@@ -20,12 +20,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from convnets import export as module_under_test
-from convnets.arch import Arch, Stage, Stem
-from convnets.build import build
-from convnets.errors import InputError
-from convnets.export import ABOUT, FORMS, TOLERANCE, check_forms, export
-from convnets.reference import EFFICIENTNET_B0, RESNET_50
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.networks.reference import EFFICIENTNET_B0, RESNET_50
+from phinas.weights import export as module_under_test
+from phinas.weights.export import ABOUT, FORMS, TOLERANCE, check_forms, export
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import decode, sample
 
@@ -152,7 +152,7 @@ def test_forms_are_checked_before_anything_is_written(tmp_path: Path, monkeypatc
 ELSEWHERE = """
 import sys
 sys.path[:0] = SITE
-for project in ("convnets", "search_spaces", "nas"):
+for project in ("phinas", "search_spaces", "nas"):
     try:
         __import__(project)
     except ImportError:

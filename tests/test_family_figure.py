@@ -16,15 +16,15 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from convnets.bytes import bytes_text
-from convnets.cost import cost
-from convnets.family import Family, Member, member_name
-from convnets.family_figure import convnets, family_figure, short_names
-from convnets.family_report import PICTURE_WIDTH, family_report
-from convnets.memory import memory
-from convnets.reference import EFFICIENTNET_B0, MOBILENET_V2, RESNET_50, RESNET_152, efficientnet
-from convnets.rules import read_rule
-from pages.style import png, svg
+from phinas.files.bytes import bytes_text
+from phinas.generate.family import Family, Member, member_name
+from phinas.generate.figure import convnets, family_figure, short_names
+from phinas.generate.report import PICTURE_WIDTH, family_report
+from phinas.generate.rules import read_rule
+from phinas.networks.cost import cost
+from phinas.networks.memory import memory
+from phinas.networks.reference import EFFICIENTNET_B0, MOBILENET_V2, RESNET_50, RESNET_152, efficientnet
+from phinas.pages.style import png, svg
 
 
 def family_of(rule_name: str, phis: list[float], **other: Any) -> Family:
@@ -54,7 +54,7 @@ def report_of(family: Family, figure: Figure | None = None, **other: Any) -> str
         "made_from": {"scaling": {"name": family.rule.name, "sha256": "ab" * 32}, "baseline": {"name": "a<b"}},
         "notes": ["a note"],
         "exports": {},
-        "command": "python -m convnets.generate",
+        "command": "python -m phinas.generate",
         "config_text": "seed: 0",
     }
     return family_report("mine", family, figure or family_figure(family), **(given | other))

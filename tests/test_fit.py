@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.build import build
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.training.data.batches import MemoryBatches, as_scored
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.source import MemorySource
+from phinas.training.full.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
+from phinas.training.full.recipe import FullRecipe, plain_sgd
+from phinas.training.full.rmsprop import TensorFlowRMSProp
+from phinas.training.short.loop import Diverged
 from tests.test_full_recipe import recipe_named
-from training.batches import MemoryBatches, as_scored
-from training.dataset import Dataset, Images
-from training.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
-from training.full_recipe import FullRecipe, plain_sgd
-from training.loop import Diverged
-from training.rmsprop import TensorFlowRMSProp
-from training.source import MemorySource
 
 CPU = torch.device("cpu")
 TINY = Arch(
@@ -177,7 +177,9 @@ def assert_same(one: Any, other: Any) -> None:
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_parts_of_a_batch_add_up_to_the_whole(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     arch = replace(TINY, drop_connect=0.0, dropout=0.0)
-    monkeypatch.setattr("training.fit._set_mode", lambda module, recipe: module.eval())  # norms of a part are its own
+    monkeypatch.setattr(
+        "phinas.training.full.fit._set_mode", lambda module, recipe: module.eval()
+    )  # norms of a part are its own
     results = []
     for parts in (1, accumulate):
         recipe = replace(RECIPE, epochs=1, accumulate=parts, average=None, recalibrate=0)
@@ -191,7 +193,7 @@ def test_patience_ends_a_run_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch)
     recipe = replace(RECIPE, epochs=9, patience=2)
     training, batches, held_out = started(recipe)
     scores = iter([0.5, 0.7, 0.7, 0.6, 0.4, 0.9])
-    monkeypatch.setattr("training.fit.evaluate", lambda *_: Score(next(scores), 1.0, 1.0))
+    monkeypatch.setattr("phinas.training.full.fit.evaluate", lambda *_: Score(next(scores), 1.0, 1.0))
     assert [epoch.number for epoch in fit(training, batches, held_out, recipe, 0)] == [1, 2, 3, 4, 5]
     assert (training.best, training.best_epoch) == (0.7, 3)
     assert list(fit(training, batches, held_out, recipe, 0)) == []  # nor does it go on when it is asked again

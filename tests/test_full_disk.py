@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from conf.command import run
 from nas import search
 from nas.journal import read_journal
+from phinas.command.run import run
 from scaling_search import grid
 
 pytestmark = pytest.mark.usefixtures("empty_folder")

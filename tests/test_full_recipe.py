@@ -9,20 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from conf.command import configuration, construct
-from convnets.arch import Arch
-from convnets.blocks import Block
-from convnets.build import ConvNet, build
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0, reference
-from convnets.rules import PRESETS
-from training.full_recipe import FullRecipe, full_optimizer, plain_sgd
-from training.policies import auto_augment, rand_augment
-from training.rmsprop import TensorFlowRMSProp
+from phinas.command.configuration import configuration
+from phinas.command.parts import construct
+from phinas.files.errors import InputError
+from phinas.generate.rules import PRESETS
+from phinas.networks.arch import Arch
+from phinas.networks.blocks import Block
+from phinas.networks.build import ConvNet, build
+from phinas.networks.reference import EFFICIENTNET_B0, reference
+from phinas.training.augment.policies import auto_augment, rand_augment
+from phinas.training.full.recipe import FullRecipe, full_optimizer, plain_sgd
+from phinas.training.full.rmsprop import TensorFlowRMSProp
 
 
 def recipe_named(name: str, *overrides: str) -> FullRecipe:
-    config, _ = configuration("training.train", "train", ["model=efficientnet_b0", f"recipe={name}", *overrides])
+    config, _ = configuration("phinas.train", "train", ["model=efficientnet_b0", f"recipe={name}", *overrides])
     recipe: FullRecipe = construct(config, "recipe")
     return recipe
 
@@ -54,9 +55,9 @@ def test_efficientnets_constants() -> None:
 
 
 def test_rand_augment_in_autoaugments_place() -> None:
-    of_user = "recipe.policy._target_=training.policies.rand_augment", "+recipe.policy.magnitude=15"
+    of_user = "recipe.policy._target_=phinas.training.augment.policies.rand_augment", "+recipe.policy.magnitude=15"
     assert recipe_named("efficientnet", *of_user).policy == rand_augment(2, 15)
-    whole = "recipe.policy={_target_:training.policies.rand_augment,layers:1}"  # where there was none
+    whole = "recipe.policy={_target_:phinas.training.augment.policies.rand_augment,layers:1}"  # where there was none
     assert recipe_named("finetune", whole).policy == rand_augment(1, 9)
 
 

@@ -1,4 +1,4 @@
-"""`python -m convnets.generate` as people use it: what it prints, writes and refuses."""
+"""`python -m phinas.generate` as people use it: what it prints, writes and refuses."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from convnets.arch import Arch
-from convnets.arch_file import read_arch, write_arch
-from convnets.build import build
-from convnets.compound import Coefficients
-from convnets.cost import cost
-from convnets.errors import DoesNotFit, InputError
-from convnets.export import Exported
-from convnets.export import export as really_export
-from convnets.generate import main
-from convnets.memory import memory
-from convnets.named import named, short_name
-from convnets.origin import file_source, read_origin
-from convnets.reference import EFFICIENTNET_B0, MOBILENET_V2, efficientnet
-from convnets.rules import PRESETS
-from convnets.scaling_file import Scaling, write_scaling
+from phinas.files.errors import DoesNotFit, InputError
+from phinas.files.origin import file_source, read_origin
+from phinas.generate.__main__ import main
+from phinas.generate.rules import PRESETS
+from phinas.networks.arch import Arch
+from phinas.networks.arch_file import read_arch, write_arch
+from phinas.networks.build import build
+from phinas.networks.compound import Coefficients
+from phinas.networks.cost import cost
+from phinas.networks.memory import memory
+from phinas.networks.named import named, short_name
+from phinas.networks.reference import EFFICIENTNET_B0, MOBILENET_V2, efficientnet
+from phinas.networks.scaling_file import Scaling, write_scaling
+from phinas.weights.export import Exported
+from phinas.weights.export import export as really_export
 from tests.test_rules import PUBLISHED
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -53,7 +53,7 @@ SMALL = replace(
 def quick_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One test looks at the picture; the others need not wait for it."""
     if request.node.name != "test_the_published_family":
-        monkeypatch.setattr("convnets.generate.family_figure", lambda family: Figure())
+        monkeypatch.setattr("phinas.generate.family_figure", lambda family: Figure())
 
 
 def table(name: str) -> list[dict[str, str]]:
@@ -141,7 +141,7 @@ def test_from_a_scaling_file_with_its_own_baseline_and_hashes_up_the_chain() -> 
     assert made_from["scaling"] == {"name": path, "file": path, "sha256": digest}
     assert made_from["baseline"] == {**about, "key": SMALL.key()}
     written = Path("runs/third/first_phi0.5.yaml")
-    assert read_origin(written) == {"made_by": "convnets.generate", "model": "first_phi0.5", "phi": 0.5, **made_from}
+    assert read_origin(written) == {"made_by": "phinas.generate", "model": "first_phi0.5", "phi": 0.5, **made_from}
     assert read_arch("runs/third/first_phi0.yaml") == SMALL and digest in Path("runs/third/README.md").read_text()
 
 
@@ -202,11 +202,11 @@ def test_what_was_measured_and_found_stays_when_a_family_goes_on(monkeypatch: py
     def interrupted(*_: Any) -> list[Exported]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("convnets.export.export", interrupted)
+    monkeypatch.setattr("phinas.weights.export.export", interrupted)
     with pytest.raises(KeyboardInterrupt):
         main(asked)
     before = summary("a")
-    monkeypatch.setattr("convnets.export.export", lambda *_: [])
+    monkeypatch.setattr("phinas.weights.export.export", lambda *_: [])
     monkeypatch.setattr(Slow, "costs", lambda self, network: pytest.fail("measured again"))
     assert main(asked) == 0
     assert summary("a") == before | {"finished": True}
@@ -268,7 +268,7 @@ def test_weights_of_somebody_are_exported(tmp_path: Path) -> None:
 def test_a_family_needs_no_torch(tmp_path: Path, command_environment: dict[str, str]) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from convnets.generate import main\n"
+        "from phinas.generate import main\n"
         "main(['phi=[0,1,2]', 'name=a']); main(['target_memory=4GiB', 'name=b'])"
     )
     run = subprocess.run(
@@ -364,7 +364,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(empty_folder: Path, argume
 def test_the_command_exits_with_2_and_one_line(tmp_path: Path, command_environment: dict[str, str]) -> None:
     def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "convnets.generate", *arguments],
+            [sys.executable, "-m", "phinas.generate", *arguments],
             cwd=tmp_path, env=command_environment, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
@@ -387,7 +387,7 @@ def test_an_interrupted_family_goes_on_where_it_was_and_a_finished_one_is_left_a
             names.append(name)
             return really_export(arch, module, folder, name, *rest)
 
-        monkeypatch.setattr("convnets.export.export", export)
+        monkeypatch.setattr("phinas.weights.export.export", export)
         return names
 
     write_arch(SMALL, "small.yaml")
@@ -449,10 +449,10 @@ def test_a_folder_in_which_a_killed_run_wrote_nothing_yet_is_free() -> None:
 
 def test_of_two_processes_on_one_name_the_second_writes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def and_meanwhile_another(*_: Any) -> None:
-        monkeypatch.setattr("convnets.generate._introduce", lambda asked: None)
+        monkeypatch.setattr("phinas.generate._introduce", lambda asked: None)
         main(["phi=0", "name=a"])
 
-    monkeypatch.setattr("convnets.generate._introduce", and_meanwhile_another)
+    monkeypatch.setattr("phinas.generate._introduce", and_meanwhile_another)
     with pytest.raises(InputError, match=r"was started with phi=0 \(now 1\); give another name="):
         main(["phi=1", "name=a"])
     assert [row["phi"] for row in table("a")] == ["0.0"]

@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from conf.command import one_line
-from convnets.compound import PAPER, compound
-from convnets.cost import cost, macs_text
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0
-from convnets.scaling_file import read_scaling
+from phinas.files.errors import InputError, one_line
+from phinas.networks.compound import PAPER, compound
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0
+from phinas.networks.scaling_file import read_scaling
+from phinas.pages.cost_text import macs_text
 from scaling_search.grid import main
 from tests.conftest import contents, hear_ctrl_c
 
@@ -276,7 +276,7 @@ def test_a_candidate_none_of_which_can_be_trained_exits_1(
     empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (empty_folder / "failing.py").write_text(
-        "from engines.evaluator import EvaluationFailed\n\n\n"
+        "from phinas.engines.evaluator import EvaluationFailed\n\n\n"
         "class Failing:\n"
         "    def __call__(self, network, seed):\n"
         "        raise EvaluationFailed('diverged: loss is nan')\n"

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from convnets.errors import InputError
 from nas.halving import Halving
+from phinas.files.errors import InputError
 
 
 def test_rungs_are_powers_of_eta_and_never_the_last_epoch() -> None:

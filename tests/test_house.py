@@ -13,50 +13,50 @@ from hydra.utils import get_object
 
 from tests.conftest import ROOT
 
-PACKAGES = ("convnets", "search_spaces", "engines", "training", "nas", "scaling_search", "conf", "pages")
-MAY_IMPORT = {
-    "convnets": set[str](),
-    "search_spaces": {"convnets"},
-    "engines": {"convnets"},
-    "training": {"convnets", "engines"},
-    "nas": {"convnets", "search_spaces", "engines", "training"},
-    "scaling_search": {"convnets", "search_spaces", "engines", "training", "nas"},
-    "conf": {"convnets"},
-    "pages": {"convnets"},
-}
-# What writes for people: the commands, which may always, and these.
-WRITERS = (
-    "convnets/family_figure.py",
-    "convnets/family_report.py",
-    "convnets/measure_report.py",
-    "nas/check_report.py",
-    "nas/results.py",
-    "nas/report.py",
-    "nas/experiment.py",
-    "nas/figures/",
-    "training/cam_figure.py",
-    "training/train_report.py",
-    "training/transfer_report.py",
-    "scaling_search/results.py",
-    "scaling_search/session.py",
-    "scaling_search/report.py",
-    "scaling_search/compare_report.py",
-    "scaling_search/figures/",
+# Each room may import itself and those before it in this order: what is lower knows nothing of what is higher.
+ORDER = (
+    "phinas.files",
+    "phinas.pages",
+    "phinas.command",
+    "phinas.networks",
+    "phinas.weights",
+    "search_spaces",
+    "phinas.engines",
+    "phinas.measure",
+    "phinas.generate",
+    "phinas.training",
+    "phinas.train",
+    "phinas.transfer",
+    "phinas.cam",
+    "nas",
+    "scaling_search",
+    "phinas.api",
+    "phinas",
 )
-# Where a dependency may be imported, by path prefix. `conf` reads configurations for the command modules.
+# Where a dependency may be imported, by path prefix.
 ROOMS = {
-    "ray": ("engines/", "training/workers.py"),
+    "ray": ("phinas/engines/", "phinas/training/workers/"),
     "optuna": ("scaling_search/study.py", "nas/controllers/"),
-    "hydra": ("conf/",),
-    "omegaconf": ("conf/", "nas/search.py", "nas/report.py", "nas/experiment.py"),
+    "hydra": ("phinas/command/",),
+    "omegaconf": ("phinas/command/",),
     "torch": (
-        "convnets/blocks.py", "convnets/build.py", "convnets/network.py", "convnets/out_of_memory.py",
-        "convnets/threads.py",
-        "convnets/timing.py", "convnets/measure.py", "convnets/inference.py", "convnets/backends.py",
-        "convnets/onnx_file.py", "convnets/export.py", "convnets/checkpoints.py",
-        "search_spaces/testing.py", "training/", "nas/controllers/rl.py", "nas/evaluators/proxy.py",
+        "phinas/networks/blocks.py",
+        "phinas/networks/build.py",
+        "phinas/networks/network.py",
+        "phinas/weights/",
+        "phinas/engines/",
+        "phinas/measure/",
+        "phinas/training/",
+        "phinas/train/",
+        "phinas/transfer/",
+        "phinas/cam/",
+        "phinas/api/",
+        "search_spaces/testing.py",
+        "nas/controllers/rl.py",
+        "nas/evaluators/proxy.py",
     ),
-}  # fmt: skip
+}
+PACKAGES = ("nas", "scaling_search", "search_spaces", "phinas")
 
 
 def _files() -> list[Path]:
@@ -64,36 +64,42 @@ def _files() -> list[Path]:
 
 
 def _imports(file: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _is_command(file: Path) -> bool:
-    return '__name__ == "__main__"' in file.read_text()
+def _room(module: str) -> str | None:
+    """The room in which a module lives; None of what is not ours."""
+    return next((room for room in reversed(sorted(ORDER, key=len)) if f"{module}.".startswith(f"{room}.")), None)
 
 
 @pytest.mark.parametrize("file", _files(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_point_one_way_and_stay_in_their_rooms(file: Path) -> None:
     path = file.relative_to(ROOT).as_posix()
-    package = path.split("/")[0]
-    allowed = MAY_IMPORT[package] | {package}
-    if _is_command(file) or path.startswith(WRITERS):
-        allowed |= {"conf", "pages"}
+    own = _room(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    assert own is not None, f"{path} lives in no room of ORDER"
     for module in _imports(file):
-        top = module.split(".")[0]
-        if top in PACKAGES:
-            assert top in allowed, f"{path} imports {module}"
-        assert path.startswith(ROOMS.get(top, ("",))), f"{path} imports {module}"
+        room = _room(module)
+        if room is not None and module != "phinas":
+            assert ORDER.index(room) <= ORDER.index(own), f"{path} imports {module}, which stands above it"
+        assert path.startswith(ROOMS.get(module.split(".")[0], ("",))), f"{path} imports {module}"
 
 
 def test_arch_needs_the_standard_library_only() -> None:
     import sys
 
-    assert {module.split(".")[0] for module in _imports(ROOT / "convnets/arch.py")} <= set(sys.stdlib_module_names)
+    modules = {module.split(".")[0] for module in _imports(ROOT / "phinas/networks/arch.py")}
+    assert modules <= set(sys.stdlib_module_names)
+
+
+def test_configurations_are_yaml_alone() -> None:
+    assert {file.suffix for file in (ROOT / "conf").rglob("*") if file.is_file()} == {".yaml"}
 
 
 GROUPS = [file for file in sorted((ROOT / "conf").glob("*/*.yaml")) if file.parent.name != "experiment"]

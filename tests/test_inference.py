@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convnets.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
-from convnets.build import build
-from convnets.inference import folded
-from convnets.reference import EFFICIENTNET_B0, MNASNET_A1, MOBILENET_V1, MOBILENET_V2, RESNET_50
+from phinas.networks.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.networks.reference import EFFICIENTNET_B0, MNASNET_A1, MOBILENET_V1, MOBILENET_V2, RESNET_50
+from phinas.weights.inference import folded
 
 
 def trained(arch: Arch, seed: int = 0) -> nn.Module:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from convnets.errors import CannotWrite, InputError
-from engines import inline
 from nas.evaluators.synthetic import Synthetic
 from nas.journal import Entry, Journal, check_journal, read_journal
+from phinas.engines import inline
+from phinas.files.errors import CannotWrite, InputError
 from tests.conftest import MakeSearch
 
 SETTINGS = {"seed": 0, "space": {"name": "tiny", "sizes": [1, 2]}}

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from conf.run_folder import check_unlocked, locked
-from convnets.errors import InputError
 from nas import report, search
 from nas.journal import read_journal
+from phinas.command.run_folder import check_unlocked, locked
+from phinas.files.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from training import loggers
-from training.loggers import LoggedRun, check_loggers, logging
+from phinas.train import loggers
+from phinas.train.loggers import LoggedRun, check_loggers, logging
 
 EPOCHS = [(6, {"loss": 2.0}), (12, {"loss": 1.5}), (18, {"loss": 1.25})]
 

@@ -12,13 +12,13 @@ import torch
 import yaml
 from torch import nn
 
-from convnets import measure
-from convnets.arch_file import write_arch
-from convnets.errors import InputError
-from convnets.machine import Load
-from convnets.measure import main
-from convnets.reference import EFFICIENTNET_B0
-from convnets.timing import ThisMachine
+from phinas.files.errors import InputError
+from phinas.measure import __main__ as measure
+from phinas.measure.__main__ import main
+from phinas.measure.machine import Load
+from phinas.measure.timing import ThisMachine
+from phinas.networks.arch_file import write_arch
+from phinas.networks.reference import EFFICIENTNET_B0
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -14,13 +14,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convnets.arch import SKIPS, Arch, Stage, Stem
-from convnets.build import build
-from convnets.compound import PAPER, compound
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.memory import OPTIMISERS, memory
-from convnets.reference import EFFICIENTNET_B0, RESNET_50, reference
+from phinas.files.errors import InputError
+from phinas.networks.arch import SKIPS, Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.networks.compound import PAPER, compound
+from phinas.networks.cost import cost
+from phinas.networks.memory import OPTIMISERS, memory
+from phinas.networks.reference import EFFICIENTNET_B0, RESNET_50, reference
 
 REFERENCES = (
     "efficientnet_b0",
@@ -114,7 +114,7 @@ def _trained(
     arch: Arch, batch: int, optimiser: str, watched: Callable[[list[Any]], AbstractContextManager[Any]],
     device: str = "meta", dtype: str = "float32",
 ) -> None:  # fmt: skip
-    """Two steps in the order of `training.loop`; the second one is watched."""
+    """Two steps in the order of `phinas.training.short.loop`; the second one is watched."""
     net, images, labels = _on(device, arch, batch)
     used = _OPTIMISERS[optimiser](net.parameters())
     for watch in (lambda _: nullcontext(), watched):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from convnets.errors import InputError
+from phinas.files.errors import InputError
 from scaling_search.noise import difference, pooled_deviation
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convnets.errors import DoesNotFit, InputError
-from convnets.network import Network, cost_of
 from nas import problem as problem_module
 from nas.costs import within
 from nas.journal import Entry
 from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_targets
+from phinas.files.errors import DoesNotFit, InputError
+from phinas.networks.network import Network, cost_of
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.space import sample
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from convnets.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
-from convnets.build import build
-from convnets.errors import InputError
-from convnets.onnx_file import onnx_runner, write_onnx
-from convnets.reference import EFFICIENTNET_B0, MNASNET_A1, MOBILENET_V1, MOBILENET_V2, RESNET_50
+from phinas.files.errors import InputError
+from phinas.networks.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.networks.reference import EFFICIENTNET_B0, MNASNET_A1, MOBILENET_V1, MOBILENET_V2, RESNET_50
+from phinas.weights.onnx_file import onnx_runner, write_onnx
 from tests.test_inference import difference, trained
 
 
@@ -86,8 +86,8 @@ def test_onnx_runtime_keeps_maps_in_its_blocked_layout(tmp_path: Path, monkeypat
 
 def test_from_a_fresh_process_nothing_appears_on_the_terminal(tmp_path: Path) -> None:
     script = (
-        "import torch; from convnets.build import build; from convnets.reference import RESNET_50\n"
-        "from convnets.onnx_file import write_onnx, onnx_runner\n"
+        "import torch; from phinas.networks.build import build; from phinas.networks.reference import RESNET_50\n"
+        "from phinas.weights.onnx_file import write_onnx, onnx_runner\n"
         "images = torch.zeros(2, 3, 64, 64)\n"
         f"write_onnx(build(RESNET_50, seed=0), images, {str(tmp_path / 'net.onnx')!r})\n"
         f"assert onnx_runner({str(tmp_path / 'net.onnx')!r})(images).shape == (2, 1000)\n"

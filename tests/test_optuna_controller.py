@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from optuna.samplers import NSGAIISampler, RandomSampler
 from optuna.trial import TrialState
 
-from convnets.errors import InputError
 from nas.controller import Result
 from nas.controllers.optuna import Optuna
 from nas.search import main
 from nas.testing import Make, Separable, awkward, check_controller, trajectory
+from phinas.files.errors import InputError
 from tests.conftest import ROOT
 
 MAKES: dict[str, Make] = {

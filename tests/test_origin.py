@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from convnets.arch_file import read_arch, write_arch
-from convnets.errors import InputError
-from convnets.origin import file_source, origin_comment, read_origin
-from convnets.reference import MNASNET_A1
+from phinas.files.errors import InputError
+from phinas.files.origin import file_source, origin_comment, read_origin
+from phinas.networks.arch_file import read_arch, write_arch
+from phinas.networks.reference import MNASNET_A1
 
 
 def test_a_source_is_known_by_its_bytes(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from convnets.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
-from convnets.arch_file import read_arch, write_arch
-from convnets.errors import InputError
-from convnets.origin import read_origin
 from nas.journal import Entry, Journal, _line, read_journal
+from phinas.files.errors import InputError
+from phinas.files.origin import read_origin
+from phinas.networks.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
+from phinas.networks.arch_file import read_arch, write_arch
 
 quick = settings(derandomize=True, deadline=None, database=None, max_examples=100)
 

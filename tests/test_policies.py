@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from convnets.errors import InputError
-from training.policies import (
+from phinas.files.errors import InputError
+from phinas.training.augment.policies import (
     FILL,
     V0,
     Draws,

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.errors import InputError
-from engines.evaluator import EvaluationFailed, measure
 from nas.evaluators.proxy import Proxy
+from phinas.engines.evaluator import EvaluationFailed, measure
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.training.augment.samples import samples
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.short.recipe import Recipe
 from tests.conftest import Clock
-from training.augment import samples
-from training.dataset import Dataset, Images
-from training.recipe import Recipe
 
 TINY = Arch(Stem(8), (Stage("mbconv", 3, 2, 8, 1, expand=2.0, se_ratio=0.25),), head_channels=16)
 

@@ -15,19 +15,19 @@ import pytest
 import yaml
 from scipy.stats import kendalltau, spearmanr
 
-from conf.command import configuration, one_line, plain
-from convnets.errors import InputError
-from convnets.network import Network, cost_of
-from engines.evaluator import EvaluationFailed, Measurement
 from nas import report as search_report
 from nas import search
-from nas.agreement import DRAWS, draws, estimate, in_order, partial_tau, shared_top, spearman, tau
-from nas.check_outcome import Outcome, notes, outcome, verdict
-from nas.check_plan import POOL, Drawn, drawn_from, jobs_of, number_of, spread
 from nas.checked import checked_note, find_check, fingerprint
 from nas.journal import Entry, read_journal
 from nas.problem import SearchProblem
-from nas.proxy_check import _longer, _longer_settings, main
+from nas.proxy_check.__main__ import _longer, _longer_settings, main
+from nas.proxy_check.agreement import DRAWS, draws, estimate, in_order, partial_tau, shared_top, spearman, tau
+from nas.proxy_check.outcome import Outcome, notes, outcome, verdict
+from nas.proxy_check.plan import POOL, Drawn, drawn_from, jobs_of, number_of, spread
+from phinas.command.configuration import configuration
+from phinas.engines.evaluator import EvaluationFailed, Measurement
+from phinas.files.errors import InputError, one_line
+from phinas.networks.network import Network, cost_of
 from search_spaces.mnasnet import MnasNet
 from tests.conftest import contents
 
@@ -338,8 +338,7 @@ def test_other_settings_and_other_commands_are_refused(empty_folder: Path) -> No
 
 
 def test_the_longer_schedule_changes_what_it_is_told_and_shares_the_data() -> None:
-    config, _ = configuration("nas.proxy_check", "proxy_check", ["longer.recipe.lr=0.01"], open_ended=("longer",))
-    given = plain(config)
+    given, _ = configuration("nas.proxy_check", "proxy_check", ["longer.recipe.lr=0.01"], open_ended=("longer",))
     settings = _longer_settings(given, "proxy")
     assert settings["recipe"] == given["evaluator"]["recipe"] | {"epochs": 10, "lr": 0.01}
     data = object()
@@ -348,7 +347,7 @@ def test_the_longer_schedule_changes_what_it_is_told_and_shares_the_data() -> No
         def __init__(self) -> None:
             self.data = data
 
-    longer = _longer(config, settings, Proxy())
+    longer = _longer(given, settings, Proxy())
     assert getattr(longer, "data", None) is data
     assert getattr(longer, "recipe", None) is not None and longer.recipe.epochs == 10  # type: ignore[attr-defined]
 

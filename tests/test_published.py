@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conf.command import one_line
-from convnets.arch import Arch
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0
 from nas.evaluators import accel_nasbench, boosted_trees
 from nas.evaluators.accel_nasbench import DEVICES, AccelNASBench, AccelNASBenchDevice, Archive, read_archive
 from nas.evaluators.nasbench_macro import NasBenchMacroTable
 from nas.search import main
+from phinas.files.errors import InputError, one_line
+from phinas.networks.arch import Arch
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.nasbench_macro import NasBenchMacro
 from search_spaces.space import decode, sample

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import pytest
 
-from convnets.arch import Arch
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0, efficientnet
-from convnets.scale import scale
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.cost import cost
+from phinas.networks.reference import EFFICIENTNET_B0, efficientnet
+from phinas.networks.scale import scale
 from scaling_search.published import (
     CUT,
     FIGURE_3,

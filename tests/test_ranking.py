@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from convnets.errors import InputError
+from phinas.files.errors import InputError
 from scaling_search.ranking import LEVEL, Ranking, _posterior, _probability_best, rank
 
 NOISE = 0.01

@@ -15,15 +15,15 @@ from typing import Any
 import psutil
 import pytest
 
-from convnets.errors import InputError, RunFailed
-from convnets.network import Network
-from engines import inline
-from engines import ray as ray_engine
-from engines.evaluator import EvaluationFailed, Evaluator, Measurement
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
 from nas.journal import Entry, read_journal
 from nas.loop import Search
+from phinas.engines import inline
+from phinas.engines import ray as ray_engine
+from phinas.engines.evaluator import EvaluationFailed, Evaluator, Measurement
+from phinas.files.errors import InputError, RunFailed
+from phinas.networks.network import Network
 from tests.conftest import MakeSearch, hear_ctrl_c, listens
 
 pytestmark = pytest.mark.ray

@@ -14,9 +14,6 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from convnets.cost import Cost, cost
-from convnets.errors import InputError
-from convnets.reference import NAMES, reference
 from nas.figures.network import network_figure, parts_of
 from nas.figures.pareto import pareto_figure
 from nas.figures.rewards import reward_figure
@@ -27,7 +24,10 @@ from nas.objective import Objective
 from nas.problem import SearchProblem
 from nas.report import main, report
 from nas.reward import RewardOf, absolute, mnas_hard, mnas_soft, on_macs, on_targets
-from pages.style import svg
+from phinas.files.errors import InputError
+from phinas.networks.cost import Cost, cost
+from phinas.networks.reference import NAMES, reference
+from phinas.pages.style import svg
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Decision, sample
 

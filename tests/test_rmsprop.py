@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from convnets.errors import InputError
-from training.optim import decayed
-from training.rmsprop import TensorFlowRMSProp
+from phinas.files.errors import InputError
+from phinas.training.full.rmsprop import TensorFlowRMSProp
+from phinas.training.optim import decayed
 
 
 def one(value: float) -> nn.Parameter:
@@ -201,7 +201,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit() -> None:
 def test_how_many_are_updated_together_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for numbers in (0, 200, 2**16):
-        monkeypatch.setattr("training.rmsprop._CPU_PART", numbers)
+        monkeypatch.setattr("phinas.training.full.rmsprop._CPU_PART", numbers)
         module = network()
         learn(module, TensorFlowRMSProp(module.parameters(), lr=0.01, weight_decay=1e-3), range(3))
         results.append(weights(module))

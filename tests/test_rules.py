@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from convnets.compound import PAPER, Coefficients, compound
-from convnets.cost import cost
-from convnets.errors import InputError
-from convnets.memory import memory
-from convnets.origin import file_source
-from convnets.reference import EFFICIENTNET_B0, MOBILENET_V1, RESNET_50, efficientnet, reference
-from convnets.rules import FORMULA_PHI, PRESETS, Rule, read_rule, shrinking
-from convnets.scaling_file import Scaling, write_scaling
+from phinas.files.errors import InputError
+from phinas.files.origin import file_source
+from phinas.generate.rules import FORMULA_PHI, PRESETS, Rule, read_rule, shrinking
+from phinas.networks.compound import PAPER, Coefficients, compound
+from phinas.networks.cost import cost
+from phinas.networks.memory import memory
+from phinas.networks.reference import EFFICIENTNET_B0, MOBILENET_V1, RESNET_50, efficientnet, reference
+from phinas.networks.scaling_file import Scaling, write_scaling
 
 # FACTS: params and MACs, counted by an independent implementation.
 PUBLISHED = {

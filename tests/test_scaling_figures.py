@@ -11,8 +11,8 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
-from convnets.compound import PAPER, Coefficients
-from pages.style import svg
+from phinas.networks.compound import PAPER, Coefficients
+from phinas.pages.style import svg
 from scaling_search.candidates import lattice
 from scaling_search.figures.costs import cost_figure
 from scaling_search.figures.ranking import ranking_figure

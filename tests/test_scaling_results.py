@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convnets.compound import Coefficients
-from convnets.network import Network
-from convnets.reference import EFFICIENTNET_B0
-from engines import inline
-from engines.evaluator import EvaluationFailed, Measurement
 from nas.halving import Halving
+from phinas.engines import inline
+from phinas.engines.evaluator import EvaluationFailed, Measurement
+from phinas.networks.compound import Coefficients
+from phinas.networks.network import Network
+from phinas.networks.reference import EFFICIENTNET_B0
 from scaling_search.candidates import lattice
 from scaling_search.plan import Row, Surface, plan
 from scaling_search.results import Outcome, outcome

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from convnets.build import build
-from convnets.errors import InputError
-from convnets.reference import EFFICIENTNET_B0
-from training.optim import decayed, learning_rate
-from training.recipe import Recipe
-from training.schedule import Cosine, Staircase, scaled
+from phinas.files.errors import InputError
+from phinas.networks.build import build
+from phinas.networks.reference import EFFICIENTNET_B0
+from phinas.training.optim import decayed, learning_rate
+from phinas.training.schedule import Cosine, Staircase, scaled
+from phinas.training.short.recipe import Recipe
 
 IMAGENET, BATCH = 1_281_167, 2048  # tensorflow/tpu's defaults, with 350 epochs
 STEPS = 218_949

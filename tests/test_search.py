@@ -11,10 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convnets.errors import InputError
-from convnets.network import Network
-from engines import inline
-from engines.evaluator import EvaluationFailed, Measurement, measure
 from nas.controller import Controller
 from nas.controllers.bayesian import Bayesian
 from nas.controllers.evolution import Evolution
@@ -26,6 +22,10 @@ from nas.journal import Entry, read_journal
 from nas.loop import best_of
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
+from phinas.engines import inline
+from phinas.engines.evaluator import EvaluationFailed, Measurement, measure
+from phinas.files.errors import InputError
+from phinas.networks.network import Network
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.space import Decision
 from tests.conftest import MakeSearch

@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from convnets.arch_file import read_arch
-from convnets.cost import cost
-from convnets.errors import InputError, RunFailed
-from convnets.origin import file_source, read_origin
 from nas.search import main
+from phinas.files.errors import InputError, RunFailed
+from phinas.files.origin import file_source, read_origin
+from phinas.networks.arch_file import read_arch
+from phinas.networks.cost import cost
 from tests.conftest import ROOT, contents, hear_ctrl_c
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
@@ -121,7 +121,7 @@ def test_a_broken_journal_line_is_named_and_a_torn_one_repaired(
 
 
 ALL_FAIL = """
-from engines.evaluator import EvaluationFailed
+from phinas.engines.evaluator import EvaluationFailed
 
 class Fails:
     def __call__(self, network, seed):

@@ -19,27 +19,27 @@ import torch
 import yaml
 from PIL import Image
 
-from conf.command import check_inert
-from conf.run_folder import run_folder
-from convnets.checkpoints import read_tensors
-from convnets.errors import InputError
-from convnets.reference import reference
-from convnets.standalone import standalone
-from convnets.yaml_file import safe_yaml
 from nas.evaluators.boosted_trees import _load
-from pages.page import render
+from phinas.command.parts import check_inert
+from phinas.command.run_folder import run_folder
+from phinas.files.errors import InputError
+from phinas.files.yaml_file import safe_yaml
+from phinas.networks.reference import reference
+from phinas.pages.page import render
+from phinas.training.data.decode import FORMATS, decode
+from phinas.training.data.image_folder import SUFFIXES
+from phinas.training.data.images import parquet
+from phinas.weights.checkpoints import read_tensors
+from phinas.weights.standalone import standalone
 from tests.conftest import ROOT
-from training.data import parquet
-from training.decode import FORMATS, decode
-from training.image_folder import SUFFIXES
 
 # ---------------------------------------------------------------------------------------------------- nothing is run
 
 
 def test_no_reader_that_runs_what_it_reads_is_called() -> None:
     """YAML by `safe_yaml`, checkpoints by `weights_only`, arrays without pickles, JSON alone by `loads`."""
-    for file in (file for package in ("conf", "convnets", "engines", "nas", "pages", "scaling_search", "search_spaces",
-                                      "training") for file in (ROOT / package).rglob("*.py")):  # fmt: skip
+    packages = ("nas", "scaling_search", "search_spaces", "phinas")
+    for file in (file for package in packages for file in (ROOT / package).rglob("*.py")):
         path = file.relative_to(ROOT).as_posix()
         for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
             called, given = ast.unparse(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
@@ -48,10 +48,10 @@ def test_no_reader_that_runs_what_it_reads_is_called() -> None:
             assert called not in ("eval", "yaml.load", "yaml.unsafe_load", "pickle.load", "joblib.load"), where
             assert called != "torch.load" or given.get("weights_only") == "True", where
             assert given.get("allow_pickle", "False") == "False", where
-            assert name != "exec" or path == "convnets/export.py", where  # model.py, just written from an Arch
-            assert called != "OmegaConf.load" or path == "conf/command.py", where  # ours in conf/
+            assert name != "exec" or path == "phinas/weights/export.py", where  # model.py, just written from an Arch
+            assert called != "OmegaConf.load", where
             if called in ("pickle.loads", "cloudpickle.loads"):  # its own values; Ray's own files of this run
-                assert path in ("search_spaces/testing.py", "engines/ray.py"), where
+                assert path in ("search_spaces/testing.py", "phinas/engines/ray.py"), where
 
 
 SETTINGS = {"space": {"_target_": "search_spaces.mnasnet.MnasNet", "kernels": [3, 5]}}
@@ -268,6 +268,6 @@ def test_data_that_no_memory_holds_are_refused_before_they_are_read(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: room)
     with pytest.raises(InputError, match="a.parquet row 0: 8 images of 12 x 8 pixels take .* lower data.resolution or"):
         parquet(path)
-    monkeypatch.setattr("training.data._MOST_ROWS", 7)
+    monkeypatch.setattr("phinas.training.data.images._MOST_ROWS", 7)
     with pytest.raises(InputError, match="a.parquet: 8 rows; a file may have 7"):
         parquet(path)

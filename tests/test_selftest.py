@@ -17,22 +17,21 @@ import psutil
 import pytest
 from numpy.random import SeedSequence
 
-from conf.command import one_line
-from convnets.errors import InputError
-from engines import inline
 from nas.evaluators.synthetic import Synthetic
-from nas.faults import corrupted as corruptions
-from nas.faults import ledger
-from nas.faults.corrupted import KINDS, corrupted, corruption
-from nas.faults.drivers import suffer
-from nas.faults.outcome import Finding, summed
-from nas.faults.searches import INLINE, SEED, instant
-from nas.faults.settings import Settings
-from nas.faults.witness import Begin, witnessing
-from nas.faults.witnessed import Witnessed
-from nas.faults.workers import LATE, Lottery
 from nas.journal import read_journal
-from nas.selftest import FAULTS, _all_of, main
+from nas.selftest import corrupted as corruptions
+from nas.selftest import ledger
+from nas.selftest.__main__ import FAULTS, _all_of, main
+from nas.selftest.corrupted import KINDS, corrupted, corruption
+from nas.selftest.drivers import suffer
+from nas.selftest.outcome import Finding, summed
+from nas.selftest.searches import INLINE, SEED, instant
+from nas.selftest.settings import Settings
+from nas.selftest.witness import Begin, witnessing
+from nas.selftest.witnessed import Witnessed
+from nas.selftest.workers import LATE, Lottery
+from phinas.engines import inline
+from phinas.files.errors import InputError, one_line
 from tests.conftest import MakeSearch, contents, hear_ctrl_c
 
 NO_FAULTS = tuple(f"{name}=0" for name in FAULTS)
@@ -122,9 +121,9 @@ def test_a_witness_that_heard_nothing_says_so(make_search: MakeSearch, tmp_path:
 
 # An evaluation of three steps, each of which is said.
 EVALUATION = """
-from convnets.reference import reference
+from phinas.networks.reference import reference
 from nas.evaluators.synthetic import Synthetic
-from nas.faults.witnessed import Witnessed
+from nas.selftest.witnessed import Witnessed
 for measured in Witnessed(Synthetic(3))(reference("mobilenet_v2"), SEED):
     print("measured", flush=True)
 """
@@ -196,7 +195,7 @@ def test_a_reader_that_skips_damaged_lines_is_found_out(tmp_path: Path, monkeypa
 FORGETFUL = """
 import sys
 from pathlib import Path
-from conf.command import run
+from phinas.command.run import run
 from nas.search import main
 journal = Path("runs/search/journal.jsonl")
 if journal.exists():

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from convnets.errors import InputError
-from training.dataset import Dataset, Images, data_hash
-from training.full_recipe import FullRecipe, plain_sgd
-from training.policies import rand_augment
-from training.share import ALONE, Share
-from training.source import MemorySource, Source, spread
+from phinas.files.errors import InputError
+from phinas.training.augment.policies import rand_augment
+from phinas.training.data.dataset import Dataset, Images, data_hash
+from phinas.training.data.source import MemorySource, Source, spread
+from phinas.training.full.recipe import FullRecipe, plain_sgd
+from phinas.training.workers.share import ALONE, Share
 
 CPU = torch.device("cpu")
 RECIPE = plain_sgd(3, 8, 0.1, translate=0.125, policy=rand_augment(), recalibrate=10)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convnets.errors import InputError
-from convnets.reference import MOBILENET_V2, RESNET_50
+from phinas.files.errors import InputError
+from phinas.networks.reference import MOBILENET_V2, RESNET_50
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from convnets.cost import macs_text
-from search_spaces.check import main
+from phinas.pages.cost_text import macs_text
+from search_spaces.check.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 BROKEN = """

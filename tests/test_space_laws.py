@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import yaml
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.errors import InputError
-from convnets.network import build_network, cost_of, count
-from convnets.reference import EFFICIENTNET_B0, MNASNET_A1, MNASNET_B1
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.network import build_network, cost_of, count
+from phinas.networks.reference import EFFICIENTNET_B0, MNASNET_A1, MNASNET_B1
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.mnasnet import MnasNet
 from search_spaces.nasbench_macro import NasBenchMacro

@@ -16,10 +16,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convnets.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
-from convnets.build import build
-from convnets.reference import EFFICIENTNET_B0, MNASNET_A1, MOBILENET_V1, MOBILENET_V2, NAMES, RESNET_50, reference
-from convnets.standalone import class_name, standalone
+from phinas.networks.arch import ACTIVATIONS, BLOCKS, SKIPS, Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.networks.reference import (
+    EFFICIENTNET_B0,
+    MNASNET_A1,
+    MOBILENET_V1,
+    MOBILENET_V2,
+    NAMES,
+    RESNET_50,
+    reference,
+)
+from phinas.weights.standalone import class_name, standalone
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import decode, sample
 
@@ -167,7 +175,7 @@ def test_it_imports_torch_and_the_standard_library_alone() -> None:
             elif isinstance(node, ast.ImportFrom):
                 imported.add(str(node.module).split(".")[0])
         assert imported - set(sys.stdlib_module_names) == {"torch"}
-        assert "convnets" not in text and "phinas" not in text
+        assert "phinas" not in text
 
 
 def test_it_says_what_it_is_and_where_it_came_from() -> None:

@@ -18,23 +18,23 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from convnets.arch_file import write_arch
-from convnets.errors import InputError
+from phinas.files.errors import InputError
+from phinas.networks.arch_file import write_arch
+from phinas.train.__main__ import main
+from phinas.training.augment.crops import cut, random_boxes
+from phinas.training.augment.policies import auto_augment
+from phinas.training.data import stream
+from phinas.training.data.batches import seed_of_crop
+from phinas.training.data.dataset import split
+from phinas.training.data.image_folder import ImageFolder
+from phinas.training.data.images import imagefolder, imagefolder_streamed, imagefolder_test
+from phinas.training.data.source import MemorySource
+from phinas.training.data.splits import source, with_test
+from phinas.training.data.stream import FolderSource
+from phinas.training.full.checkpoint import listed
+from phinas.training.full.recipe import FullRecipe, plain_sgd
+from phinas.training.workers.share import ALONE, Share
 from tests.test_fit import TINY
-from training import stream
-from training.batches import seed_of_crop
-from training.checkpoint import listed
-from training.crops import cut, random_boxes
-from training.data import imagefolder, imagefolder_streamed, imagefolder_test
-from training.dataset import split
-from training.full_recipe import FullRecipe, plain_sgd
-from training.image_folder import ImageFolder
-from training.policies import auto_augment
-from training.share import ALONE, Share
-from training.source import MemorySource
-from training.splits import source, with_test
-from training.stream import FolderSource
-from training.train import main
 
 CPU = torch.device("cpu")
 PLAIN = plain_sgd(3, 8, 0.1, translate=0.125, policy=auto_augment(), recalibrate=10, early_side=0.75, early_epochs=0.34)
@@ -222,7 +222,7 @@ def test_the_hash_is_of_names_and_labels_and_of_the_reading(tmp_path: Path) -> N
 def test_what_is_streamed_unasked(alike: Path, unlike: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def found(root: Path, **settings: Any) -> type:
         settings = {"path": str(root), **settings}
-        return type(source("training.data.imagefolder", settings, 0.2, lambda: imagefolder(**settings)))
+        return type(source("phinas.training.data.images.imagefolder", settings, 0.2, lambda: imagefolder(**settings)))
 
     assert found(alike) is MemorySource and found(alike, stream=True) is FolderSource
     assert found(unlike) is FolderSource and found(unlike, resolution=16) is MemorySource
@@ -370,8 +370,8 @@ def test_processes_end_with_what_reads(alike: Path) -> None:
 
 TRAINS = """
 import sys, torch
-from training.data import imagefolder_streamed
-from training.full_recipe import plain_sgd
+from phinas.training.data.images import imagefolder_streamed
+from phinas.training.full.recipe import plain_sgd
 source = imagefolder_streamed(sys.argv[1], stream=True, loaders=2, mean=[1, 2, 3], std=[1, 2, 3])
 batches = source.batches(plain_sgd(3, 8, 0.1, crop=True), 0, 16, torch.device("cpu"))
 for step in range(10**9):

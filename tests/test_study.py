@@ -18,14 +18,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from convnets.compound import Coefficients
-from convnets.errors import InputError
-from convnets.network import Network
-from convnets.reference import EFFICIENTNET_B0
-from engines import inline
-from engines.evaluator import EvaluationFailed, Measurement
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
+from phinas.engines import inline
+from phinas.engines.evaluator import EvaluationFailed, Measurement
+from phinas.files.errors import InputError
+from phinas.networks.compound import Coefficients
+from phinas.networks.network import Network
+from phinas.networks.reference import EFFICIENTNET_B0
 from scaling_search.candidates import lattice
 from scaling_search.plan import Row, Surface, explored, plan
 from scaling_search.results import outcome, write_candidates

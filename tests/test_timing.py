@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from convnets import machine, timing
-from convnets.errors import DoesNotFit, InputError
-from convnets.machine import Load, watch_load
-from convnets.reference import EFFICIENTNET_B0
-from convnets.timing import Ratio, ThisMachine, Timing, initialised, prepared, random_images, timed
+from phinas.files.errors import DoesNotFit, InputError
+from phinas.measure import machine, timing
+from phinas.measure.machine import Load, watch_load
+from phinas.measure.timing import Ratio, ThisMachine, Timing, initialised, prepared, random_images, timed
+from phinas.networks.reference import EFFICIENTNET_B0
 from tests.conftest import Clock
 
 _BURN = "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done"

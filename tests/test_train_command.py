@@ -1,4 +1,4 @@
-"""`python -m training.train` as people type it: what it writes, how it resumes, and one line for each mistake."""
+"""`python -m phinas.train` as people type it: what it writes, how it resumes, and one line for each mistake."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from conf.run_folder import locked
-from convnets.arch import Arch, Stage, Stem
-from convnets.arch_file import read_arch, write_arch
-from convnets.build import build
-from convnets.checkpoints import load_weights
-from convnets.errors import InputError
-from convnets.origin import read_origin
+from phinas.command.run_folder import locked
+from phinas.files.errors import InputError
+from phinas.files.origin import read_origin
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.arch_file import read_arch, write_arch
+from phinas.networks.build import build
+from phinas.train.__main__ import main
+from phinas.training.data import images as data
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.splits import with_test
+from phinas.weights.checkpoints import load_weights
 from tests.conftest import contents, hear_ctrl_c
-from training import data
-from training.dataset import Dataset, Images
-from training.splits import with_test
-from training.train import main
 
 TINY = Arch(
     stem=Stem(channels=8, stride=2),
@@ -77,7 +77,7 @@ def test_it_writes_what_the_contract_names(folder: Path, capsys: pytest.CaptureF
         "resolution 16 -> 8, stem stride 2 -> 1, classes 1000 -> 10, channels 3 -> 1",
         "1,588 images to train on, 30 held out, 179 for the test",
         "test accuracy",
-        "convnets.generate baseline=runs/first/model.yaml",
+        "phinas.generate baseline=runs/first/model.yaml",
     ):
         assert said in output
     run = folder / "runs" / "first"
@@ -111,10 +111,10 @@ def test_it_writes_what_the_contract_names(folder: Path, capsys: pytest.CaptureF
 
 def test_the_test_split_is_read_once_and_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reads, scores = [], []
-    read, evaluate = data.digits_test, sys.modules["training.session"].evaluate  # type: ignore[attr-defined]
+    read, evaluate = data.digits_test, sys.modules["phinas.training.full.session"].evaluate  # type: ignore[attr-defined]
     monkeypatch.setattr(data, "digits_test", lambda: reads.append(1) or read())  # type: ignore[func-returns-value]
     monkeypatch.setattr(
-        "training.session.evaluate",
+        "phinas.training.full.session.evaluate",
         lambda module, samples, *_: scores.append(len(samples)) or evaluate(module, samples),
     )
     assert main([*SMALL, "name=once"]) == 0
@@ -145,12 +145,12 @@ def test_another_seed_is_another_run() -> None:
 # Imports once, then a process of its own for each line on its standard input, whose number it prints.
 FORKS = """
 import os, sys
-from conf.command import configuration
-from training.data import digits
-from training.dataset import Dataset, Images
-from training.splits import with_test
-from training.train import main
-digits(), configuration("training.train", "train", ["model=tiny.yaml"])  # what is slow the first time
+from phinas.command.configuration import configuration
+from phinas.training.data.images import digits
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.splits import with_test
+from phinas.train.__main__ import main
+digits(), configuration("phinas.train", "train", ["model=tiny.yaml"])  # what is slow the first time
 assert "ray" not in sys.modules  # seconds to import, and one worker needs none of it
 for line in sys.stdin:
     child = os.fork()
@@ -192,7 +192,7 @@ def test_killed_five_times_it_ends_as_if_it_had_run_through(command_environment:
 def test_ctrl_c_saves_and_says_how_to_go_on(command_environment: dict[str, str]) -> None:
     settings = [*SMALL[:-1], "recipe.epochs=300", "name=stopped"]
     child = subprocess.Popen(
-        [sys.executable, "-m", "training.train", *settings],
+        [sys.executable, "-m", "phinas.train", *settings],
         env=command_environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert child.stdout is not None
@@ -202,7 +202,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(command_environment: dict[str, str])
     child.send_signal(signal.SIGINT)
     rest = child.stdout.read()
     assert child.wait(30) == 130
-    assert "stopped after step" in rest and "python -m training.train model=tiny.yaml" in rest
+    assert "stopped after step" in rest and "python -m phinas.train model=tiny.yaml" in rest
     step = json.loads(Path("runs/stopped/checkpoints/checkpoints.json").read_text())["checkpoints"][-1]["step"]
     assert f"stopped after step {step:,}" in rest
 
@@ -219,7 +219,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: str, epochs: int = 
     from contextlib import nullcontext
 
     with monkeypatch.context() as patched:
-        patched.setattr("training.train.progress", lambda *_: nullcontext(show))
+        patched.setattr("phinas.train.progress", lambda *_: nullcontext(show))
         with pytest.raises(RuntimeError, match="killed"):
             main(list(arguments))
 
@@ -396,7 +396,7 @@ def test_a_logger_never_stops_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from training import fit as fitting
+    from phinas.training.full import fit as fitting
 
     real = fitting._take_step
 
@@ -414,16 +414,18 @@ def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> N
         return fitting.fitting_parts(*arguments)
 
     monkeypatch.setattr(fitting, "_take_step", full)
-    monkeypatch.setattr("training.session.fitting_parts", tried)
+    monkeypatch.setattr("phinas.training.full.session.fitting_parts", tried)
     with pytest.raises(InputError, match="out of memory at recipe.batch_size=256 and 8 px; recipe.accumulate=2"):
         main([*SMALL, "name=run"])
     assert main([*SMALL, "name=run", "recipe.accumulate=4"]) == 0
 
 
 def test_a_setting_that_is_taken_back_is_noticed() -> None:
-    policy = "recipe.policy={_target_:training.policies.cutout,share:0.2}"
+    policy = "recipe.policy={_target_:phinas.training.augment.policies.cutout,share:0.2}"
     assert main([*SMALL, "name=run", "recipe.epochs=1", policy]) == 0
-    with pytest.raises(InputError, match="trained with recipe.policy._target_=training.policies.cutout, not None"):
+    with pytest.raises(
+        InputError, match="trained with recipe.policy._target_=phinas.training.augment.policies.cutout, not None"
+    ):
         main([*SMALL, "name=run", "recipe.epochs=1"])
 
 

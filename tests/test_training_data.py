@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from convnets.errors import InputError
-from tests.conftest import ROOT
-from training.data import (
+from phinas.files.errors import InputError
+from phinas.training.data.decode import MAX_PIXELS, decode
+from phinas.training.data.images import (
     Dataset,
     Images,
     digits,
@@ -27,7 +27,7 @@ from training.data import (
     parquet,
     parquet_test,
 )
-from training.decode import MAX_PIXELS, decode
+from tests.conftest import ROOT
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.build import build
-from convnets.errors import InputError
-from training.augment import Samples, random_views, samples, seen
-from training.convolutions import fast_convolutions
-from training.dataset import Dataset, Images
-from training.loop import Diverged, Epoch, evaluate, recalibrate, train
-from training.optim import learning_rate, optimizer
-from training.recipe import Recipe
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.build import build
+from phinas.training.augment.samples import Samples, random_views, samples, seen
+from phinas.training.convolutions import fast_convolutions
+from phinas.training.data.dataset import Dataset, Images
+from phinas.training.optim import learning_rate, optimizer
+from phinas.training.short.loop import Diverged, Epoch, evaluate, recalibrate, train
+from phinas.training.short.recipe import Recipe
 
 CPU = torch.device("cpu")
 SHORT = Recipe(epochs=2, batch_size=16, lr=0.05, recalibrate=32)
@@ -255,7 +255,7 @@ def test_without_flip_and_shift_an_image_is_itself() -> None:
 def test_samples_are_placed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     for resolution in (None, 12):
         whole, _ = samples(dataset(channels=3), resolution, CPU)
-        monkeypatch.setattr("training.augment._PART", 10 * 3 * 64)
+        monkeypatch.setattr("phinas.training.augment.samples._PART", 10 * 3 * 64)
         parts, _ = samples(dataset(channels=3), resolution, CPU)
         assert torch.equal(whole.pixels, parts.pixels) and parts.pixels.is_contiguous()
         monkeypatch.undo()
@@ -263,7 +263,9 @@ def test_samples_are_placed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_training_recalibrating_and_scoring_share_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA devices all three are bfloat16; here the CPU is made to do the same."""
-    monkeypatch.setattr("training.loop.autocast", lambda where, _=None: torch.autocast(where.type, torch.bfloat16))
+    monkeypatch.setattr(
+        "phinas.training.short.loop.autocast", lambda where, _=None: torch.autocast(where.type, torch.bfloat16)
+    )
     module, seen_types = network(), set[torch.dtype]()
     module[-1].register_forward_hook(lambda layer, inputs, output: seen_types.add(output.dtype))
     run(Recipe(epochs=1, batch_size=16, lr=0.05, recalibrate=32), module=module)

@@ -1,4 +1,4 @@
-"""`python -m training.transfer`: grid, then the best of it tested; nothing twice; one line for each mistake."""
+"""`python -m phinas.transfer`: grid, then the best of it tested; nothing twice; one line for each mistake."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.arch_file import read_arch, write_arch
-from convnets.build import build
-from convnets.checkpoints import load_weights, save_weights
-from convnets.errors import InputError
-from convnets.network import Network
-from convnets.reference import efficientnet
-from engines import inline
-from engines.evaluator import OUT_OF_MEMORY, WORKER_DIED, EvaluationFailed, Measurement
+from phinas.engines import inline
+from phinas.engines.evaluator import OUT_OF_MEMORY, WORKER_DIED, EvaluationFailed, Measurement
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.arch_file import read_arch, write_arch
+from phinas.networks.build import build
+from phinas.networks.network import Network
+from phinas.networks.reference import efficientnet
+from phinas.training.data.source import MemorySource, Scored
+from phinas.training.data.splits import source
+from phinas.training.data.stream import FolderSource
+from phinas.training.full.fit import evaluate
+from phinas.training.full.recipe import plain_sgd
+from phinas.training.full.start import built
+from phinas.transfer.__main__ import main
+from phinas.transfer.data_sets import DESCRIBED, described
+from phinas.transfer.plan import Contender, Results, Start, Trainings, Trial
+from phinas.transfer.report import params_without_classifier
+from phinas.transfer.training import FineTuning, norm_momentum
+from phinas.weights.checkpoints import load_weights, save_weights
 from tests.conftest import contents
-from training.fit import evaluate
-from training.full_recipe import plain_sgd
-from training.source import MemorySource, Scored
-from training.splits import source
-from training.start import built
-from training.stream import FolderSource
-from training.transfer import main
-from training.transfer_data import DESCRIBED, described
-from training.transfer_plan import Contender, Results, Start, Trainings, Trial
-from training.transfer_report import params_without_classifier
-from training.transfer_training import FineTuning, norm_momentum
 
 TINY = Arch(
     stem=Stem(channels=8, stride=1),
@@ -60,7 +60,7 @@ SMALL = (
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with what training.train leaves of a network of five classes."""
+    """The working folder, with what phinas.train leaves of a network of five classes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pre").mkdir()
     write_arch(TINY, "pre/model.yaml")
@@ -177,9 +177,9 @@ def test_a_grid_of_one_needs_no_choice() -> None:
 
 
 def digits() -> MemorySource:
-    from training import data
+    from phinas.training.data import images as data
 
-    found = source("training.data.digits", {}, 0.2, data.digits)
+    found = source("phinas.training.data.images.digits", {}, 0.2, data.digits)
     assert isinstance(found, MemorySource)
     return found
 
@@ -196,7 +196,9 @@ def test_the_whole_of_a_folder_is_every_file_once(folder: Path) -> None:
     image_folder("apart", ("train", "val", "test"))
     image_folder("together", ("train", "test"))
     for path, settings in (("apart", {}), ("together", {"val_fraction": 0.25})):
-        one = source("training.data.imagefolder", {"path": path, "stream": True, **settings}, 0.25, _tenth)
+        one = source(
+            "phinas.training.data.images.imagefolder", {"path": path, "stream": True, **settings}, 0.25, _tenth
+        )
         assert isinstance(one, FolderSource)
         both = one.whole()
         assert sorted(both.train_files.paths) == sorted([*one.train_files.paths, *one.held_out_files.paths])
@@ -297,7 +299,7 @@ def test_it_transfers_and_tests_once(
         arch = read_arch(f"runs/first/digits/{kept}/model.yaml")
         module = build(arch)
         module.load_state_dict(load_weights(f"runs/first/digits/{kept}/weights.safetensors", arch))
-        images = source("training.data.digits", {"val_fraction": 0.1}, 0.1, _tenth).whole()
+        images = source("phinas.training.data.images.digits", {"val_fraction": 0.1}, 0.1, _tenth).whole()
         score = evaluate(module, test(images, plain_sgd(1, 256, 0.1), 8, torch.device("cpu")))
         assert score.accuracy == one["test"]["seeds"][0]
 
@@ -332,13 +334,13 @@ def test_each_weights_go_by_a_name_of_their_own_with_the_stride_they_were_learnt
 
 
 def _tenth() -> Any:
-    from training.data import digits
+    from phinas.training.data.images import digits
 
     return digits(0.1)
 
 
 def test_killed_and_resumed_it_repeats_nothing(command_environment: dict[str, str], uninterrupted: list[Any]) -> None:
-    command = [sys.executable, "-m", "training.transfer", *SMALL, "name=killed"]
+    command = [sys.executable, "-m", "phinas.transfer", *SMALL, "name=killed"]
     process = subprocess.Popen(command, env=command_environment, stdout=subprocess.DEVNULL)
     results = Path("runs/killed/results.csv")
     while process.poll() is None and not (results.exists() and results.read_text().count("\n") > 3):

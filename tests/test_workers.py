@@ -16,14 +16,14 @@ import psutil
 import pytest
 import torch
 
-from convnets.arch import Arch, Stage, Stem
-from convnets.arch_file import write_arch
-from convnets.errors import InputError
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch, Stage, Stem
+from phinas.networks.arch_file import write_arch
+from phinas.train.__main__ import main
+from phinas.training.full import checkpoint
+from phinas.training.full.fit import Epoch
+from phinas.training.full.metrics import read_metrics
 from tests.conftest import contents, hear_ctrl_c
-from training import checkpoint
-from training.fit import Epoch
-from training.metrics import read_metrics
-from training.train import main
 
 TINY = Arch(
     stem=Stem(channels=8, stride=2),
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """One Ray for this file: starting it takes seconds."""
-    from engines.connection import ray
+    from phinas.engines.connection import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
@@ -87,7 +87,7 @@ def test_begun_by_one_and_taken_up_by_two_of_which_one_is_killed(
     together = [*settings[:-1], *TWO, "engine.norm_over=2", "checkpoint_seconds=0"]
     assert main([*settings, "name=through"]) == 0
     with monkeypatch.context() as patched:
-        patched.setattr("training.train.progress", lambda *_: nullcontext(stop_at_once))
+        patched.setattr("phinas.train.progress", lambda *_: nullcontext(stop_at_once))
         with pytest.raises(RuntimeError, match="stopped"):
             main([*settings, "name=run"])
     killer = threading.Thread(target=kill_a_worker_after, args=(Path("runs/run/checkpoints"), 30), daemon=True)
@@ -117,7 +117,7 @@ def kill_a_worker_after(checkpoints: Path, step: int) -> None:
 def test_ctrl_c_saves_and_leaves_no_process(command_environment: dict[str, str]) -> None:
     settings = [*STEADY, "recipe.batch_size=128", "recipe.epochs=900", "engine.workers=2", "name=run"]
     driver = subprocess.Popen(
-        [sys.executable, "-m", "training.train", *settings],
+        [sys.executable, "-m", "phinas.train", *settings],
         env=command_environment, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert driver.stdout is not None
@@ -130,7 +130,7 @@ def test_ctrl_c_saves_and_leaves_no_process(command_environment: dict[str, str])
     assert driver.wait(60) == 130
     assert psutil.wait_procs(family, timeout=60)[1] == []
     step = json.loads(Path("runs/run/checkpoints/checkpoints.json").read_text())["checkpoints"][-1]["step"]
-    assert f"stopped after step {step:,} of 10,800" in rest and "python -m training.train model=tiny.yaml" in rest
+    assert f"stopped after step {step:,} of 10,800" in rest and "python -m phinas.train model=tiny.yaml" in rest
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.evaluator import EvaluationFailed, Measurement
+from phinas.engines.evaluator import EvaluationFailed, Measurement
 from search_spaces.space import Decision, Infeasible
 
 OPERATIONS = ("none", "skip", "conv1x1", "conv3x3", "avgpool")

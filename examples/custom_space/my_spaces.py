@@ -1,6 +1,6 @@
 """A search space of one's own: three stages of MBConv whose kernels, expansions, channels and repeats are searched."""
 
-from convnets.arch import Arch, Stage, Stem
+from phinas.networks.arch import Arch, Stage, Stem
 from search_spaces.space import Decision
 
 SEARCHED = {"kernel": (3, 5), "expand": (2, 4), "channels": (8, 12, 16), "repeats": (1, 2)}

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from scipy.special import ndtr
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from convnets.checks import check_whole
 from nas.controller import Problem, Result, novel, outwards
 from nas.controllers.gaussian_process import Array, GaussianProcess, Inputs
 from nas.costs import to_minimise
+from phinas.files.checks import check_whole
 from search_spaces.space import Decision, Picks, crossover, mutate, sample
 
 ATTEMPTS = 1000  # proposals looked at before novel() walks the space

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
-from convnets.checks import check_whole
 from nas.controller import Problem, Result, novel, outwards
+from phinas.files.checks import check_whole
 from search_spaces import space
 from search_spaces.space import Picks
 

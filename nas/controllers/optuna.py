@@ -26,9 +26,9 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from convnets.errors import InputError
 from nas.controller import Problem, Result, novel, outwards
 from nas.costs import higher_is_better
+from phinas.files.errors import InputError
 from search_spaces.space import Picks
 
 # Where the sampler's draw is no new network, mutants of it. Drawing again was no better for TPE (medians of 4 seeds

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convnets.checks import check_number, check_whole
 from nas.controller import Problem, Result, novel, outwards
+from phinas.files.checks import check_number, check_whole
 from search_spaces.space import Picks
 
 MOST_UNITS = 4096  # of a layer: hundreds are plenty

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convnets.arch import Arch
-from convnets.checks import check_number
-from convnets.errors import InputError
-from convnets.network import Network
-from engines.evaluator import Measurement
 from nas.evaluators.boosted_trees import BoostedTrees, Floats, Integers, Quality, load_or_fit
 from nas.evaluators.published import published_file, with_noise
+from phinas.engines.evaluator import Measurement
+from phinas.files.checks import check_number
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.network import Network
 from search_spaces.efficientnet import SE_RATIOS, EfficientNet
 from search_spaces.space import Decision, Picks, decode
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convnets.atomic_file import write_atomically
+from phinas.files.atomic_file import write_atomically
 
 # Chosen on the accuracies of Accel-NASBench, by five folds: many small trees, each split seeing half of the decisions.
 SETTINGS: dict[str, Any] = {

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convnets.checks import check_number
-from convnets.errors import InputError
-from convnets.network import Network
-from engines.evaluator import Measurement
 from nas.evaluators.published import published_file, with_noise
+from phinas.engines.evaluator import Measurement
+from phinas.files.checks import check_number
+from phinas.files.errors import InputError
+from phinas.networks.network import Network
 from search_spaces.nasbench_macro import NasBenchMacro
 from search_spaces.space import Picks
 

@@ -10,21 +10,21 @@ from typing import Any, Final, Literal
 import torch
 from torch import nn
 
-from convnets.arch import Arch
-from convnets.build import ConvNet
-from convnets.checks import check_whole
-from convnets.errors import InputError
-from convnets.network import Network, build_network
-from convnets.out_of_memory import out_of_memory
-from convnets.threads import torch_threads
-from engines.evaluator import Measurement
-from training.augment import Samples, samples
-from training.dataset import Dataset
-from training.decode import MAX_SIDE
-from training.forecast import forecast_seconds
-from training.loop import device, train
-from training.own_failures import own_failures
-from training.recipe import Recipe
+from phinas.engines.evaluator import Measurement
+from phinas.engines.out_of_memory import out_of_memory
+from phinas.engines.threads import torch_threads
+from phinas.files.checks import check_whole
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.build import ConvNet
+from phinas.networks.network import Network, build_network
+from phinas.training.augment.samples import Samples, samples
+from phinas.training.data.dataset import Dataset
+from phinas.training.data.decode import MAX_SIDE
+from phinas.training.own_failures import own_failures
+from phinas.training.short.forecast import forecast_seconds
+from phinas.training.short.loop import device, train
+from phinas.training.short.recipe import Recipe
 
 _NETWORK: Final = "network"
 _SIZES = 2  # of the images that are kept: a study alternates between a few, and each may be gigabytes

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convnets.errors import InputError
+from phinas.files.errors import InputError
 
 
 def published_file(setting: str, path: str | Path | None, name: str, address: str) -> Path:

@@ -7,9 +7,9 @@ import math
 import time
 from collections.abc import Iterator
 
-from convnets.checks import check_number, check_whole
-from convnets.network import Network, cost_of
-from engines.evaluator import Measurement
+from phinas.engines.evaluator import Measurement
+from phinas.files.checks import check_number, check_whole
+from phinas.networks.network import Network, cost_of
 
 
 class Synthetic:

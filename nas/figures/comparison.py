@@ -12,15 +12,15 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from convnets.cost_text import cost_title
 from nas.figures.pareto import draw_equal_rewards
 from nas.journal import Entry
 from nas.loop import best_of
 from nas.objective import Objective
 from nas.reward import RewardOf
-from pages.axes import cost_axis, legend_below
-from pages.labels import label_ends, label_points
-from pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
+from phinas.pages.axes import cost_axis, legend_below
+from phinas.pages.cost_text import cost_title
+from phinas.pages.labels import label_ends, label_points
+from phinas.pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
 
 _COLORS = {"bayesian": RED, "rl": GREEN, "evolution": BLUE, "optuna": ORANGE}  # others take what is left
 

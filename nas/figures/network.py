@@ -11,9 +11,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from convnets.arch import Arch, Stage
-from convnets.cost import cost
-from pages.style import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
+from phinas.networks.arch import Arch, Stage
+from phinas.networks.cost import cost
+from phinas.pages.style import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
 
 
 def network_figure(arch: Arch) -> Figure:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from convnets.arch import Arch
-from convnets.cost_text import cost_title
 from nas.figures.network import NETWORK_HEIGHT, draw_network, network_width, parts_of
 from nas.figures.pareto import draw_pareto
 from nas.figures.rewards import draw_rewards
 from nas.journal import Entry
 from nas.objective import Objective
 from nas.reward import RewardOf
-from pages.style import PAPER, styled
+from phinas.networks.arch import Arch
+from phinas.pages.cost_text import cost_title
+from phinas.pages.style import PAPER, styled
 
 
 def overview_figure(

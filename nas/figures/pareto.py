@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from convnets.cost_text import cost_unit
 from nas.costs import higher_is_better
 from nas.figures.scatter import dots, frame, say_nothing_yet
 from nas.front import pareto_front
 from nas.journal import Entry
 from nas.objective import Objective
 from nas.reward import RewardOf
-from pages.axes import cost_axis, cost_tick, legend_below
-from pages.style import GREEN, INK, PAPER, PURPLE, RASTERISED_ABOVE, RED, styled
+from phinas.pages.axes import cost_axis, cost_tick, legend_below
+from phinas.pages.cost_text import cost_unit
+from phinas.pages.style import GREEN, INK, PAPER, PURPLE, RASTERISED_ABOVE, RED, styled
 
 
 def pareto_figure(

@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nas.figures.scatter import dots, frame, say_nothing_yet
 from nas.journal import Entry
-from pages.axes import legend_below
-from pages.style import INK, PAPER, RASTERISED_ABOVE, RED, styled
+from phinas.pages.axes import legend_below
+from phinas.pages.style import INK, PAPER, RASTERISED_ABOVE, RED, styled
 
 
 def reward_figure(entries: Sequence[Entry]) -> Figure:

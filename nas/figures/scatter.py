@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patheffects import withStroke
 
 from nas.journal import Entry
-from pages.style import BLUE, MUTED, PAPER
+from phinas.pages.style import BLUE, MUTED, PAPER
 
 
 def dots(

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pages.labels import label_ends
-from pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, styled
+from phinas.pages.labels import label_ends
+from phinas.pages.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, styled
 from scaling_search.figures.shown import Shown
 
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from convnets.compound import PAPER as PUBLISHED
-from pages.axes import legend_below
-from pages.style import BLUE, INK, MUTED, PAPER, styled
+from phinas.networks.compound import PAPER as PUBLISHED
+from phinas.pages.axes import legend_below
+from phinas.pages.style import BLUE, INK, MUTED, PAPER, styled
 from scaling_search.figures.shown import Shown, ranked
 
 _LEAST = 3  # rows that there is room for

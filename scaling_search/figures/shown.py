@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convnets.compound import PAPER, Coefficients
+from phinas.networks.compound import PAPER, Coefficients
 
 
 @dataclass(frozen=True)

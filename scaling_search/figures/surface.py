@@ -18,8 +18,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from convnets.compound import PAPER
-from pages.style import GRID, INK, MUTED, RED, styled
+from phinas.networks.compound import PAPER
+from phinas.pages.style import GRID, INK, MUTED, RED, styled
 from scaling_search.figures.shown import Shown, ranked
 
 _HEIGHT = math.sqrt(3) / 2  # of a triangle whose sides are 1

@@ -1,0 +1,1 @@
+"""`python -m nas.proxy_check`: does a proxy rank networks as longer training does?"""

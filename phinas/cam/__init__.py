@@ -1,0 +1,1 @@
+"""`python -m phinas.cam`: where in an image networks see what they name."""

@@ -1,0 +1,183 @@
+"""Where our modules were before they had one name: what files, commands and plug-ins of earlier releases still say.
+
+This is the only place that knows. `_target_`s in configurations, journals, studies and checkpoints of earlier runs are
+read by their new names; a plug-in that imports an old one is told the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {
+    "conf.command": "phinas.command.configuration",
+    "conf.console": "phinas.command.console",
+    "conf.progress": "phinas.command.progress",
+    "conf.run_folder": "phinas.command.run_folder",
+    "convnets.allocations": "phinas.networks.allocations",
+    "convnets.arch": "phinas.networks.arch",
+    "convnets.arch_file": "phinas.networks.arch_file",
+    "convnets.atomic_file": "phinas.files.atomic_file",
+    "convnets.backends": "phinas.measure.backends",
+    "convnets.blocks": "phinas.networks.blocks",
+    "convnets.budget": "phinas.generate.budget",
+    "convnets.build": "phinas.networks.build",
+    "convnets.bytes": "phinas.files.bytes",
+    "convnets.checkpoints": "phinas.weights.checkpoints",
+    "convnets.checks": "phinas.files.checks",
+    "convnets.compound": "phinas.networks.compound",
+    "convnets.cost": "phinas.networks.cost",
+    "convnets.cost_text": "phinas.pages.cost_text",
+    "convnets.errors": "phinas.files.errors",
+    "convnets.export": "phinas.weights.export",
+    "convnets.family": "phinas.generate.family",
+    "convnets.family_figure": "phinas.generate.figure",
+    "convnets.family_report": "phinas.generate.report",
+    "convnets.family_text": "phinas.generate.text",
+    "convnets.inference": "phinas.weights.inference",
+    "convnets.machine": "phinas.measure.machine",
+    "convnets.measure_report": "phinas.measure.report",
+    "convnets.memory": "phinas.networks.memory",
+    "convnets.named": "phinas.networks.named",
+    "convnets.network": "phinas.networks.network",
+    "convnets.onnx_file": "phinas.weights.onnx_file",
+    "convnets.origin": "phinas.files.origin",
+    "convnets.out_of_memory": "phinas.engines.out_of_memory",
+    "convnets.reference": "phinas.networks.reference",
+    "convnets.room": "phinas.networks.room",
+    "convnets.rules": "phinas.generate.rules",
+    "convnets.scale": "phinas.networks.scale",
+    "convnets.scaling_file": "phinas.networks.scaling_file",
+    "convnets.settings": "phinas.files.settings",
+    "convnets.standalone": "phinas.weights.standalone",
+    "convnets.targets": "phinas.generate.targets",
+    "convnets.threads": "phinas.engines.threads",
+    "convnets.timing": "phinas.measure.timing",
+    "convnets.yaml_file": "phinas.files.yaml_file",
+    "engines.connection": "phinas.engines.connection",
+    "engines.engine": "phinas.engines.engine",
+    "engines.evaluator": "phinas.engines.evaluator",
+    "engines.inline": "phinas.engines.inline",
+    "engines.local_cluster": "phinas.engines.local_cluster",
+    "engines.ray": "phinas.engines.ray",
+    "engines.watchdog": "phinas.engines.watchdog",
+    "nas.agreement": "nas.proxy_check.agreement",
+    "nas.check_outcome": "nas.proxy_check.outcome",
+    "nas.check_plan": "nas.proxy_check.plan",
+    "nas.check_report": "nas.proxy_check.report",
+    "nas.faults": "nas.selftest",
+    "nas.faults.corrupted": "nas.selftest.corrupted",
+    "nas.faults.disk_full": "nas.selftest.disk_full",
+    "nas.faults.drivers": "nas.selftest.drivers",
+    "nas.faults.ledger": "nas.selftest.ledger",
+    "nas.faults.nodes": "nas.selftest.nodes",
+    "nas.faults.outcome": "nas.selftest.outcome",
+    "nas.faults.proxy": "nas.selftest.proxy",
+    "nas.faults.resumed": "nas.selftest.resumed",
+    "nas.faults.searches": "nas.selftest.searches",
+    "nas.faults.settings": "nas.selftest.settings",
+    "nas.faults.torn": "nas.selftest.torn",
+    "nas.faults.two_at_once": "nas.selftest.two_at_once",
+    "nas.faults.witness": "nas.selftest.witness",
+    "nas.faults.witnessed": "nas.selftest.witnessed",
+    "nas.faults.workers": "nas.selftest.workers",
+    "nas.figures.agreement": "nas.proxy_check.figure",
+    "pages.axes": "phinas.pages.axes",
+    "pages.labels": "phinas.pages.labels",
+    "pages.page": "phinas.pages.page",
+    "pages.style": "phinas.pages.style",
+    "scaling_search.compare_report": "scaling_search.compare.report",
+    "scaling_search.comparison": "scaling_search.compare.networks",
+    "scaling_search.contrast": "scaling_search.compare.outcome",
+    "scaling_search.figures.comparison": "scaling_search.compare.figure",
+    "training.activation_map": "phinas.cam.activation_map",
+    "training.augment": "phinas.training.augment.samples",
+    "training.average": "phinas.training.full.average",
+    "training.batch_norm": "phinas.training.workers.batch_norm",
+    "training.batches": "phinas.training.data.batches",
+    "training.cam_figure": "phinas.cam.figure",
+    "training.cam_model": "phinas.cam.model",
+    "training.checkpoint": "phinas.training.full.checkpoint",
+    "training.convolutions": "phinas.training.convolutions",
+    "training.crops": "phinas.training.augment.crops",
+    "training.data": "phinas.training.data.images",
+    "training.dataset": "phinas.training.data.dataset",
+    "training.decode": "phinas.training.data.decode",
+    "training.engine": "phinas.training.workers.engine",
+    "training.fit": "phinas.training.full.fit",
+    "training.forecast": "phinas.training.short.forecast",
+    "training.full_recipe": "phinas.training.full.recipe",
+    "training.group": "phinas.training.workers.group",
+    "training.image_folder": "phinas.training.data.image_folder",
+    "training.kept": "phinas.training.full.kept",
+    "training.loggers": "phinas.train.loggers",
+    "training.loop": "phinas.training.short.loop",
+    "training.metrics": "phinas.training.full.metrics",
+    "training.optim": "phinas.training.optim",
+    "training.own_failures": "phinas.training.own_failures",
+    "training.policies": "phinas.training.augment.policies",
+    "training.recipe": "phinas.training.short.recipe",
+    "training.rmsprop": "phinas.training.full.rmsprop",
+    "training.schedule": "phinas.training.schedule",
+    "training.session": "phinas.training.full.session",
+    "training.share": "phinas.training.workers.share",
+    "training.source": "phinas.training.data.source",
+    "training.splits": "phinas.training.data.splits",
+    "training.start": "phinas.training.full.start",
+    "training.stream": "phinas.training.data.stream",
+    "training.train_report": "phinas.train.report",
+    "training.transfer_data": "phinas.transfer.data_sets",
+    "training.transfer_plan": "phinas.transfer.plan",
+    "training.transfer_report": "phinas.transfer.report",
+    "training.transfer_training": "phinas.transfer.training",
+    "training.workers": "phinas.training.workers.ray_train",
+}
+COMMANDS = {
+    "convnets.generate": "phinas.generate",
+    "convnets.measure": "phinas.measure",
+    "training.train": "phinas.train",
+    "training.transfer": "phinas.transfer",
+    "training.cam": "phinas.cam",
+}
+_EARLIER = {module: before for before, module in MOVED.items()}
+_EARLIER_COMMANDS = {command: before for before, command in COMMANDS.items()}
+
+
+def renamed(settings: Any) -> Any:
+    """The settings with every `_target_` in them, at any depth, and the `command`, by its name of today; a copy."""
+    return _with_names(settings, MOVED, COMMANDS)
+
+
+def named_before(settings: Any) -> Any:
+    """The settings as the releases before the move wrote them: to know again what was made of them, as a hash."""
+    return _with_names(settings, _EARLIER, _EARLIER_COMMANDS)
+
+
+def moved_hint(module: str) -> str | None:
+    """What to tell whoever imports `module` by an earlier name of ours, or by the package that held it; else None."""
+    if module in MOVED or module in COMMANDS:
+        return f"{module} is now {MOVED.get(module) or COMMANDS[module]}"
+    package = [(before, now) for before, now in MOVED.items() if before.startswith(f"{module}.")]
+    if not package:
+        return None
+    before, now = next((pair for pair in package if pair[0] == "convnets.arch"), package[0])
+    return f"the modules of {module} have new names, such as {now} for {before}: docs/moved.md lists all"
+
+
+def _with_names(settings: Any, modules: Mapping[str, str], commands: Mapping[str, str]) -> Any:
+    if isinstance(settings, Mapping):
+        return {key: _named(str(key), value, modules, commands) for key, value in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return [_with_names(value, modules, commands) for value in settings]
+    return settings
+
+
+def _named(key: str, value: Any, modules: Mapping[str, str], commands: Mapping[str, str]) -> Any:
+    if not isinstance(value, str):
+        return _with_names(value, modules, commands)
+    if key == "command":
+        return commands.get(value, value)
+    module, _, name = value.rpartition(".")
+    if key.split(".")[-1] == "_target_" and module in modules:  # by a dotted name, where settings were flattened
+        return f"{modules[module]}.{name}"
+    return value

@@ -1,0 +1,1 @@
+"""`python -m phinas.measure`: how fast networks are here."""

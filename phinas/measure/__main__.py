@@ -1,0 +1,437 @@
+"""`python -m phinas.measure model=efficientnet_b0 device=cpu`: how fast networks are here, side by side."""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from phinas.command.configuration import configuration
+from phinas.command.console import CONSOLE, say
+from phinas.command.parts import construct
+from phinas.command.progress import Show, progress
+from phinas.command.run import run
+from phinas.command.run_folder import locked, provenance, run_folder, version_of, write_config, write_json
+from phinas.engines.threads import torch_threads
+from phinas.files.atomic_file import write_atomically
+from phinas.files.checks import check_whole
+from phinas.files.errors import DoesNotFit, InputError, one_line
+from phinas.measure.backends import check_form
+from phinas.measure.machine import Load, watch_load
+from phinas.measure.report import (
+    Measured,
+    measured_figure,
+    milliseconds,
+    quartiles_text,
+    rate_text,
+    ratio_text,
+    report,
+    short_name,
+)
+from phinas.measure.timing import (
+    ThisMachine,
+    Timing,
+    fits,
+    initialised,
+    prepared,
+    random_images,
+    timed,
+)
+from phinas.networks.arch import Arch
+from phinas.networks.cost import cost
+from phinas.networks.named import named
+from phinas.networks.reference import reference
+from phinas.networks.room import check_room
+from phinas.pages.cost_text import macs_text
+from phinas.pages.style import png
+
+THROUGHPUT_BATCH = {"cpu": 8, "cuda": 128}
+# How far outputs in float32 on the CPU may be from the exact ones, as a share of the largest of them, or how many times
+# as far as the plain network's: deep ones amplify what rounding does. Elsewhere numbers are coarser, TF32 in
+# convolutions on CUDA too, and the distance is only reported.
+TOLERANCE, TIMES_PLAIN = 1e-4, 10
+COMPARED = 8  # images at most, of the first batch size: in float64 they take their time
+PICTURE_WIDTH = 1600  # pixels
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns the exit code; raises InputError for what the user can mend."""
+    given, names = configuration("phinas.measure", "measure", arguments)
+    folder = run_folder(given["name"])
+    if folder.exists():
+        raise InputError(f"name={folder.name}: {folder} is there already; give another name=")
+    models = {str(name): named("model", str(name)) for name in _listed("model", given["model"])}
+    device = construct(given, "device")
+    if not isinstance(device, ThisMachine):
+        for option in ("backend", "batch_size"):
+            if given[option] is not None:
+                raise InputError(f"{option}={given[option]}: device={names['device']} tells costs itself")
+        content = _costs(models, device, names["device"])
+        with _whole(folder):
+            write_config(folder, given)
+            write_json(folder / "summary.json", content)
+        say(f"written: {folder}/ with config.yaml, summary.json")
+        return 0
+    asked = _asked(given, models, device)
+    for name, arch in models.items():
+        check_room(arch, f"model={name}")
+    check_works(asked)
+    with _whole(folder):
+        found, load = measure(asked)
+        notes = _notes(asked, found, load)
+        _show(asked, found, notes, names["device"])
+        content = _summary(asked, found, load, notes, names["device"])
+        machine = content["machine"]
+        about = {
+            "processor": machine.get("gpu", machine["processor"]), "precision": _precision(device),
+            "channels_last": device.channels_last, "machine": {name: text for name, text in machine.items() if text},
+        }  # fmt: skip
+        write_config(folder, given)
+        write_json(folder / "summary.json", content)
+        png(measured_figure(found, asked.batches), folder / "measure.png", PICTURE_WIDTH)
+        page = report(folder.name, found, asked.batches, about, notes, (folder / "config.yaml").read_text())
+        write_atomically(folder / "report.html", page)
+    say(f"written: {folder}/ with config.yaml, summary.json, measure.png\nlook at it: {folder}/report.html")
+    return 0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured: each network in each form, at each batch size."""
+
+    models: Mapping[str, Arch]
+    backends: Sequence[str]
+    batches: Sequence[int]
+    device: ThisMachine
+    seed: int
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is anything but the plain network, whose outputs are to be compared."""
+        return list(self.backends) != ["eager"] or self.device.dtype != "float32"
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return [(model, backend) for model in self.models for backend in self.backends]
+
+
+def measure(asked: Asked) -> tuple[list[Measured], Load]:
+    """Time all that is asked for, side by side. Raises InputError where nothing of it could be timed.
+
+    Of each batch size all are prepared first, then timed in turns. What has no room, or cannot be brought into a form,
+    is a row that says so.
+    """
+    device = asked.device
+    rows = {pair: _Row() for pair in asked.pairs}
+    total = (len(rows) + 1) * len(asked.batches)
+    with torch_threads(device.threads), progress(CONSOLE, "measuring", 0, total) as done:
+        load = watch_load()
+        for batch in asked.batches:
+            _measure_batch(asked, batch, rows, done)
+        found_load = load()
+    found = []
+    for (model, backend), row in rows.items():
+        arch = asked.models[model]
+        size = device.resolution or arch.resolution
+        found.append(Measured(model, arch.key(), cost(arch), size, backend, **vars(row)))
+    if not any(one.timings for one in found):
+        first = found[0]
+        raise InputError(f"model={first.model}: {next(iter(first.errors.values()))}")
+    return found, found_load
+
+
+@dataclass
+class _Row:
+    """What is known so far of one network in one form."""
+
+    timings: dict[int, Timing] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+    difference: float | None = None
+    of_plain: float | None = None
+
+
+def _measure_batch(asked: Asked, batch: int, rows: Mapping[tuple[str, str], _Row], done: Show) -> None:
+    device, ready = asked.device, {}
+    for model, arch in asked.models.items():
+        network: nn.Module | None = None
+        images: Tensor | None = None
+        exact: Tensor | None = None
+        for backend in asked.backends:
+            row, said = rows[model, backend], "prepared"
+            try:
+                with fits(batch, device.kind):
+                    if network is None or images is None:
+                        network = settled(arch, device.resolution, asked.seed)
+                        images = random_images(
+                            arch, "cpu", batch, device.resolution, device.channels_last, seed=asked.seed
+                        )
+                    here = images.to(device.kind, getattr(torch, device.dtype))
+                    one = prepared(copy.deepcopy(network), backend, here, device.threads, device.channels_last)
+                    if asked.compares and batch == asked.batches[0]:
+                        if exact is None:
+                            few = images[:COMPARED]
+                            exact, plain = outputs(network, few, torch.float64), outputs(network, few)
+                        row.difference = difference(one.run()[:COMPARED], exact)
+                        row.of_plain = difference(plain, exact)
+                ready[model, backend] = one
+            except (DoesNotFit, InputError) as error:
+                row.errors[batch] = said = one_line(error)
+            done(f"{short_name(model)} {backend}, batch {batch}: {said}", "")
+    best = ""
+    try:
+        with fits(batch, device.kind):
+            timings = timed([one.run for one in ready.values()], device.kind, device.spread, device.seconds)
+        for (pair, one), timing in zip(ready.items(), timings, strict=True):
+            rows[pair].timings[batch] = replace(timing, memory=one.memory)
+        if timings:
+            best = f"{milliseconds(min(timing.median for timing in timings))} ms"
+    except DoesNotFit as error:  # each for itself had room
+        for pair in ready:
+            rows[pair].errors[batch] = f"{error}, all side by side"
+    done(f"batch {batch}: timed", best)
+
+
+def settled(arch: Arch, resolution: int | None, seed: int) -> nn.Module:
+    """The network with weights from `seed`, and batch norms with the statistics of two random images.
+
+    As in a trained network they then do something, and outputs are neither all but zero nor huge: forms of the network
+    can be compared by them.
+    """
+    module = initialised(arch, seed)
+    norms = [one for one in module.modules() if isinstance(one, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the mean over all batches, of which there is one
+        norm.reset_running_stats()
+        norm.train()
+    with torch.inference_mode():
+        module(random_images(arch, "cpu", 2, resolution, seed=seed + 1))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return module.eval()
+
+
+def outputs(network: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What the plain network gives on the CPU, computed in `dtype`."""
+    with torch.inference_mode():
+        found: Tensor = copy.deepcopy(network).to(dtype)(images.to(dtype))
+    return found
+
+
+def difference(found: Tensor, exact: Tensor) -> float:
+    """The largest difference of outputs from the exact ones, as a share of the largest of those."""
+    return float((found.cpu().double() - exact).abs().max() / exact.abs().max())
+
+
+def check_works(asked: Asked) -> None:
+    """InputError for a backend that does not work here: a network of one block goes through each of them first."""
+    device, whole = asked.device, reference("mobilenet_v1")
+    tiny = replace(whole, stages=whole.stages[:1], resolution=32)
+    for backend in asked.backends:
+        images = random_images(tiny, device.kind, 1, None, device.channels_last, device.dtype)
+        try:
+            prepared(initialised(tiny), backend, images, device.threads, device.channels_last)
+        except InputError:
+            raise
+        except Exception as error:  # no compiler, a driver too old, a broken package: each has an exception of its own
+            raise InputError(f"backend={backend}: it does not work here: {one_line(error)[:300]}") from None
+
+
+# --- what was asked for ----------------------------------------------------------------------------------------------
+
+
+def _asked(given: Mapping[str, Any], models: Mapping[str, Arch], device: ThisMachine) -> Asked:
+    backends = [device.backend] if given["backend"] is None else _listed("backend", given["backend"])
+    for backend in backends:
+        check_form(backend, device.kind, device.dtype)
+    if given["batch_size"] is not None:
+        batches = [check_whole("batch_size", size) for size in _listed("batch_size", given["batch_size"])]
+    elif device.batch_size == 1:
+        batches = [1, THROUGHPUT_BATCH[device.kind]]
+    else:
+        batches = [device.batch_size]
+    return Asked(models, backends, batches, device, check_whole("seed", given["seed"], least=0))
+
+
+def _listed(name: str, value: Any) -> list[Any]:
+    """One or several, each once."""
+    values = list(value) if isinstance(value, list) else [value]
+    if not values:
+        raise InputError(f"{name}=[]: give one or more")
+    for one in values:
+        if values.count(one) > 1:
+            raise InputError(f"{name}: {one} is there twice")
+    return values
+
+
+# --- what is said and written ----------------------------------------------------------------------------------------
+
+
+def _notes(asked: Asked, found: Sequence[Measured], load: Load) -> list[str]:
+    """What is to be known before the figures are quoted."""
+    device, notes = asked.device, []
+    if load.disturbs:
+        notes.append(
+            f"other processes kept {load.others:.1f} of {load.cores} cores busy meanwhile: these are figures of a busy "
+            "machine; ratios suffer least, and of times the lower quartiles; measure again when it is idle"
+        )
+    if device.kind == "cpu" and device.threads > load.cores:
+        notes.append(f"device.threads={device.threads}, but this process may use {load.cores} cores")
+    in_full = device.kind == "cpu" and device.dtype == "float32"
+    for one in found:
+        allowed = max(TOLERANCE, TIMES_PLAIN * (one.of_plain or 0.0)) if in_full else math.inf
+        if one.difference is not None and not one.difference <= allowed:  # NaN is not
+            notes.append(
+                f"outputs of {one.title} differ from the exact ones by {one.difference:.1e} of the largest, "
+                f"those of the plain network by {one.of_plain:.1e}: do not trust it"
+            )
+    return notes
+
+
+def _show(asked: Asked, found: Sequence[Measured], notes: Sequence[str], device_name: str) -> None:
+    if len(found) == 1:
+        table = Table(title=f"{found[0].model} on device={device_name}", title_justify="left", show_header=False)
+        for name, text in _rows(asked, found[0]).items():
+            table.add_row(name, text)
+        CONSOLE.print(table)
+    else:
+        for batch in asked.batches:
+            CONSOLE.print(_table(asked, found, batch))
+        say(f"all in {_precision(asked.device)}; as fast, as long: as {found[0].title}, in the same rounds")
+    for note in notes:
+        say(f"warning: {note}")
+
+
+def _table(asked: Asked, found: Sequence[Measured], batch: int) -> Table:
+    """All at one batch size; 80 columns hold it."""
+    memory = asked.device.kind == "cuda"
+    table = Table(title="one image" if batch == 1 else f"a batch of {batch}", title_justify="left")
+    table.add_column("model", overflow="fold")
+    for heading in ("form", "ms (quartiles)", "", "images/s", *(["MiB"] if memory else [])):
+        table.add_column(heading, justify="right" if heading in ("images/s", "MiB") else "left")
+    for one in found:
+        timing = one.timings.get(batch)
+        if timing is None:
+            table.add_row(short_name(one.model), one.backend, one.errors[batch])
+            continue
+        cells = [quartiles_text(timing), ratio_text(timing), rate_text(timing, batch)]
+        peak = f"{timing.memory / 2**20:,.0f}" if timing.memory is not None else ""
+        table.add_row(short_name(one.model), one.backend, *cells, *([peak] if memory else []))
+    return table
+
+
+def _rows(asked: Asked, one: Measured) -> dict[str, str]:
+    """What is known of a single network in a single form, for people."""
+    device = asked.device
+    rows = {"compute": macs_text(one.cost.macs), "parameters": f"{one.cost.params / 1e6:.2f}M"}
+    own = asked.models[one.model].resolution
+    if one.resolution != own:
+        rows["measured at"] = f"{one.resolution} pixels, not at its own {own}, of which the compute is"
+    for batch in asked.batches:
+        what, timing = "one image" if batch == 1 else f"a batch of {batch}", one.timings.get(batch)
+        if timing is None:
+            rows[f"latency of {what}"] = one.errors[batch]
+            continue
+        rows[f"latency of {what}"] = f"{quartiles_text(timing)} ms"
+        rows[f"throughput of {what}"] = f"{rate_text(timing, batch)} images/s"
+        if timing.memory is not None:
+            rows[f"peak memory of {what}"] = f"{timing.memory / 2**20:,.0f} MiB"
+    if one.difference is not None:
+        rows["error of the outputs"] = f"{one.difference:.1e} of the largest; of the plain network {one.of_plain:.1e}"
+    passes = " and ".join(str(timing.passes) for timing in one.timings.values())
+    return {**rows, "form": f"{one.backend}, {_precision(device)}", "medians, quartiles of": f"{passes} passes"}
+
+
+def _precision(device: ThisMachine) -> str:
+    if device.kind == "cpu":
+        return f"{device.dtype} on cpu, {device.threads} thread{'s' if device.threads > 1 else ''}"
+    return f"{device.dtype}{' (convolutions: TF32 where there is)' if device.dtype == 'float32' else ''} on cuda"
+
+
+def _machine(device: ThisMachine) -> dict[str, Any]:
+    """What it was measured on and with."""
+    ran = provenance()
+    gpus = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device.kind == "cuda" else {}
+    versions = {"torch": torch.__version__, "onnxruntime": version_of("onnxruntime"), "python": ran["python"]}
+    return {**{name: ran["hardware"][name] for name in ("processor", "machine", "cores")}, **gpus, **versions}
+
+
+def _summary(
+    asked: Asked, found: Sequence[Measured], load: Load, notes: Sequence[str], device_name: str
+) -> dict[str, Any]:  # fmt: skip
+    """For programs. Of one network in one form, what is known of it at the first batch size stands at the top too."""
+    device, first = asked.device, asked.batches[0]
+    content: dict[str, Any] = {"device": device_name, **vars(device), "batch_sizes": list(asked.batches)}
+    content |= {"backends": list(asked.backends), "seed": asked.seed, "against": found[0].title}
+    if len(found) == 1 and first in found[0].timings:
+        one, timing = found[0], found[0].timings[first]
+        per_image = timing.median / first
+        content |= {"model": one.model, "key": one.key, "backend": one.backend, "batch_size": first}
+        content |= {"latency": per_image, "throughput": 1 / per_image, "batch_latency": asdict(timing)}
+        content |= asdict(one.cost)
+    content |= {"machine": _machine(device), "load": asdict(load), "notes": list(notes)}
+    return content | {"measurements": [_measurement(one) for one in found]}
+
+
+def _measurement(one: Measured) -> dict[str, Any]:
+    timings = [
+        {"batch_size": batch, **asdict(timing), "throughput": batch / timing.median}
+        for batch, timing in one.timings.items()
+    ]
+    return {
+        "model": one.model, "key": one.key, **asdict(one.cost), "resolution": one.resolution, "backend": one.backend,
+        "difference": one.difference, "difference_of_plain": one.of_plain, "timings": timings,
+        "errors": {str(batch): error for batch, error in one.errors.items()},
+    }  # fmt: skip
+
+
+def _costs(models: Mapping[str, Arch], device: Any, device_name: str) -> dict[str, Any]:
+    """Print what a device of another kind tells of each network; gives the content of summary.json."""
+    if not callable(getattr(device, "costs", None)):
+        raise InputError(f"device={device_name}: it has no method costs(network)")
+    told = {}
+    for model, arch in models.items():
+        try:
+            told[model] = dict(device.costs(arch))
+        except DoesNotFit as error:
+            raise InputError(f"model={model}: {error}") from None
+        if not told[model]:
+            raise InputError(f"device={device_name} measures nothing; allowed: here, cpu, cuda")
+    for model, arch in models.items():
+        counted = cost(arch)
+        table = Table(title=f"{model} on device={device_name}", title_justify="left", show_header=False)
+        table.add_row("compute", macs_text(counted.macs))
+        table.add_row("parameters", f"{counted.params / 1e6:.2f}M")
+        for name, value in told[model].items():
+            table.add_row(name, f"{value:.6g}")
+        CONSOLE.print(table)
+    found = [
+        {"model": model, "key": arch.key(), "costs": told[model], **asdict(cost(arch))}
+        for model, arch in models.items()
+    ]
+    return {"device": device_name, **(found[0] if len(found) == 1 else {}), "measurements": found}
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """A new folder, locked; it goes again where what is done meanwhile does not get finished."""
+    with locked(folder):
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+
+
+if __name__ == "__main__":
+    run(main)

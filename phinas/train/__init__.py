@@ -1,0 +1,1 @@
+"""`python -m phinas.train`: one network, trained to the end."""

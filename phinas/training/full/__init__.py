@@ -1,0 +1,1 @@
+"""Training to the end: recipes, steps, checkpoints."""

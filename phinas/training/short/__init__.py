@@ -1,0 +1,1 @@
+"""The short training by which a search scores a candidate."""

@@ -1,0 +1,1 @@
+"""`python -m phinas.transfer`: networks fine-tuned on several data sets."""

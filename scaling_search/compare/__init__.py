@@ -1,0 +1,1 @@
+"""`python -m scaling_search.compare`: single dimensions against compound scaling, at equal MACs."""

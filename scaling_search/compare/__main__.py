@@ -1,0 +1,314 @@
+"""`python -m scaling_search.compare`: depth, width or resolution alone against all three, at equal MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from phinas.command.configuration import configuration
+from phinas.command.console import CONSOLE, say, saying_what_is_kept
+from phinas.command.parts import construct
+from phinas.command.run import run
+from phinas.command.run_folder import locked, run_folder, write_config, write_json
+from phinas.command.verbs import command_line
+from phinas.engines import inline
+from phinas.files.atomic_file import write_atomically
+from phinas.files.checks import check_number, check_whole
+from phinas.files.errors import InputError
+from phinas.networks.arch import Arch
+from phinas.networks.compound import PAPER, Coefficients
+from phinas.networks.cost import cost
+from phinas.networks.scale import ROUNDINGS
+from phinas.networks.scaling_file import read_scaling
+from phinas.pages.cost_text import macs_text
+from phinas.pages.style import png
+from scaling_search.compare.figure import overview_figure
+from scaling_search.compare.networks import BASELINE, LINES, Point, check_factors, compared, on_bases
+from scaling_search.compare.outcome import Outcome, accuracy_text, contrasts, outcomes, verdicts, write_comparison
+from scaling_search.compare.report import report
+from scaling_search.session import (
+    Compared,
+    check_folder,
+    conduct,
+    data_hash,
+    foretell,
+    read_compared,
+    settings_of,
+    warn_of_enlarging,
+)
+from scaling_search.study import Evaluation, Ranges, Study, Task, writing_study
+from scaling_search.variant import variant_text
+
+# What may change between the runs of one study: what else is compared, how surely, and where it runs.
+_FREE_TO_CHANGE = ("factors", "figure4", "seeds", "engine", "name", "data", "dry_run")  # data is part of the evaluator
+PICTURE_WIDTH = 1600  # pixels
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command. Returns the exit code; raises InputError for what the user can mend."""
+    given, names = configuration("scaling_search.compare", "compare", arguments)
+    seeds, seed = check_whole("seeds", given["seeds"]), check_whole("seed", given["seed"], least=0)
+    factors = check_factors(given["factors"])
+    tolerance = check_number("tolerance", given["tolerance"], least=0, below=1)
+    if given["rounding"] not in ROUNDINGS:
+        raise InputError(f"rounding={given['rounding']}: it must be one of {', '.join(ROUNDINGS)}")
+    for name in ("figure4", "dry_run"):
+        if not isinstance(given[name], bool):
+            raise InputError(f"{name}={given[name]}: it must be true or false")
+    constants = _constants(given["scaling"])
+
+    # Everything is checked, and the engine is up, before anything is written.
+    what = read_compared(given, construct(given, "evaluator"))
+    points = compared(what.baseline, constants, factors, tolerance, given["rounding"])
+    wanting: list[tuple[str, float]] = []
+    if given["figure4"]:
+        levels = {point.factor: point.level for point in points if point.line != BASELINE}
+        more, wanting = on_bases(what.baseline, levels, tolerance, given["rounding"])
+        points += more
+    folder = run_folder(given["name"])
+    settings = settings_of("scaling_search.compare", given, _FREE_TO_CHANGE, what) | {
+        "scaling": list(vars(constants).values())
+    }
+    before = check_folder(folder, settings)
+    asked = _Asked(folder, given, names, what, constants, tuple(points), tuple(wanting), seeds, seed, tuple(arguments))
+    before = [one for one in before if one.network in asked.networks and one.replicate < seeds]
+    left = len(asked.networks) * seeds - len(before)
+    if given["dry_run"]:
+        _introduce(asked)
+        CONSOLE.print(_points_table(asked))
+        foretell(what.evaluator, [asked.typical], left, before)
+        return 0
+    # A study that is finished needs no engine; inline costs nothing.
+    engine = construct(given, "engine") if left else inline.engine()
+    with engine as run_jobs, locked(folder):
+        tasks = [Task({"line": point.line, "factor": point.factor}, point.network) for point in asked.networks.values()]
+        with saying_what_is_kept(lambda: asked.kept(len(before))), writing_study(folder / "study.db") as path:
+            study = Study(path, settings, _ranges(factors), tasks, seeds, seed)
+        with closing(study), saying_what_is_kept(lambda: asked.kept(len(study.evaluations))):
+            write_config(folder, given)
+            _introduce(asked)
+            conduct(
+                study,
+                run_jobs,
+                what.evaluator,
+                [asked.typical],
+                _name,
+                folder,
+                asked.command(),
+                lambda: _save(asked, study),
+            )
+            return _conclude(asked, _save(asked, study))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked for, and what that comes to."""
+
+    folder: Path
+    given: Mapping[str, Any]
+    names: Mapping[str, str]
+    what: Compared
+    constants: Coefficients
+    points: tuple[Point, ...]
+    wanting: tuple[tuple[str, float], ...]
+    seeds: int
+    seed: int
+    arguments: tuple[str, ...]
+
+    @property
+    def networks(self) -> dict[str, Point]:
+        """The first point of each distinct network, by its key: those are evaluated."""
+        first: dict[str, Point] = {}
+        for point in self.points:
+            first.setdefault(point.network.key(), point)
+        return first
+
+    @property
+    def typical(self) -> Arch:
+        """The network whose MACs are nearest to the mean of all, by which their time is foretold."""
+        points = self.networks.values()
+        mean = fmean(point.macs for point in points)
+        return min(points, key=lambda point: abs(point.macs - mean)).network
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the networks: that lines share one, or have none at a level."""
+        levels, first = {point.factor: point.level for point in self.points}, self.networks
+        owners = [(point, first[point.network.key()]) for point in self.points]
+        shared = [f"{_title(point)} is the network of {_title(owner)}" for point, owner in owners if owner is not point]
+        return shared + [f"figure 4: {line} has no network at {levels[factor]:.3g}x" for line, factor in self.wanting]
+
+    def kept(self, evaluations: int) -> str:
+        """What a run says that ends too soon."""
+        return f"{evaluations} of {len(self.networks) * self.seeds} evaluations are kept. To go on: {self.command()}"
+
+    def command(self, **changes: object) -> str:
+        """The command line that resumes this run, with options changed."""
+        return command_line("scaling_search.compare", self.arguments, **{**changes, "name": self.folder.name})
+
+
+def _constants(scaling: Any) -> Coefficients:
+    """The constants of compound scaling that the command line calls so. Raises InputError for what is none."""
+    if scaling == "paper":
+        return PAPER
+    if isinstance(scaling, str) and scaling.endswith((".yaml", ".yml")):
+        return read_scaling(scaling).constants
+    if isinstance(scaling, Sequence) and not isinstance(scaling, str) and len(scaling) == 3:
+        return Coefficients(*scaling)
+    raise InputError(f"scaling={scaling}: it must be paper, runs/NAME/scaling.yaml, or [alpha,beta,gamma]")
+
+
+def _ranges(factors: Sequence[float]) -> Ranges:
+    """What Optuna shows of each trial."""
+    return {"line": LINES, "factor": (1.0, float(factors[-1]))}
+
+
+def _title(point: Point) -> str:
+    return point.line if point.line == BASELINE else f"{point.line} at {point.level:.3g}x"
+
+
+def _name(one: Evaluation) -> str:
+    line, factor = one.params["line"], one.params["factor"]
+    return str(line) if line == BASELINE else f"{line} {float(factor):g}x"
+
+
+def _introduce(asked: _Asked) -> None:
+    """Say what is about to happen."""
+    given, baseline = asked.given, asked.what.baseline
+    levels = {point.factor: point.level for point in asked.points if point.line != BASELINE}
+    at = ", ".join(
+        f"{level:.3g}x"
+        + ("" if abs(level / factor - 1) < 1e-6 else f" (near {factor:g}x, where not all methods have a network)")
+        for factor, level in levels.items()
+    )
+    say(
+        f"baseline {given['baseline']}{variant_text(given['variant'])}: "
+        f"{macs_text(cost(baseline).macs)} at {baseline.resolution} px; "
+        f"compound scaling by {asked.constants}\n"
+        f"levels {at}; MACs within {given['tolerance']:.1%} of them"
+    )
+    for note in asked.notes:
+        say(f"note: {note}")
+    say(f"{len(asked.networks)} distinct networks, each with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}")
+    warn_of_enlarging(asked.what, [point.network for point in asked.networks.values()])
+    scaling = str(given["scaling"])
+    if scaling.endswith((".yaml", ".yml")):
+        found = read_scaling(scaling)
+        known = found.evidence.get("baseline")
+        trained = known.get("trained_key") if isinstance(known, Mapping) else baseline.key()
+        if found.baseline != asked.what.named or trained != baseline.key():
+            say(
+                f"warning: the constants of {scaling} were found for another baseline; "
+                "give baseline=, variant= and data= as there"
+            )
+        if found.evidence.get("seed") == asked.seed:
+            say(f"note: the constants of {scaling} won on these seeds, which flatters them; give seed={asked.seed + 1}")
+
+
+def _points_table(asked: _Asked) -> Table:
+    table = Table(title="networks", title_justify="left")
+    for heading in _HEADINGS:
+        table.add_column(heading, no_wrap=True)
+    for point in asked.points:
+        table.add_row(*_cells(point, asked.points[0].macs))
+    return table
+
+
+_HEADINGS = ("scaled", "depth", "width", "px", "MACs", "ratio")  # 80 columns hold no more with the accuracy
+
+
+def _cells(point: Point, whole: int) -> tuple[str, ...]:
+    return (
+        point.line, f"{point.depth:.2f}", f"{point.width:.2f}",
+        str(point.network.resolution), f"{point.macs / 1e6:,.1f}M", f"{point.macs / whole:.2f}x",
+    )  # fmt: skip
+
+
+def _save(asked: _Asked, study: Study) -> list[Outcome]:
+    """Write everything that is made from the study."""
+    evaluations = study.evaluations
+    found = outcomes(asked.points, evaluations)
+    folder = asked.folder
+    write_comparison(folder / "comparison.csv", found)
+    about = _about(asked)
+    write_json(
+        folder / "summary.json",
+        {
+            "verdicts": verdicts(found),
+            "networks": [_summary(one) for one in found],
+            "contrasts": [{**vars(one), "told_apart": one.told} for one in contrasts(found)],
+            "evaluations": len(evaluations),
+            "failures": sum(one.error is not None for one in evaluations),
+            "seconds_of_work": round(sum(one.seconds for one in evaluations), 3),
+            **about,
+        },
+    )
+    png(overview_figure(found), folder / "comparison.png", PICTURE_WIDTH)
+    page = report(folder.name, found, evaluations, about, (folder / "config.yaml").read_text(), study.left, asked.notes)
+    write_atomically(folder / "report.html", page)
+    return found
+
+
+def _summary(one: Outcome) -> dict[str, Any]:
+    point = one.point
+    return {
+        "line": point.line, "factor": point.factor, "level": point.level, "macs": point.macs,
+        "key": point.network.key(), "accuracy": one.mean, "sd": one.sd, "seeds": len(one.accuracies),
+    }  # fmt: skip
+
+
+def _about(asked: _Asked) -> dict[str, Any]:
+    """What was compared and how, for whoever reads the results."""
+    given = asked.given
+    return {
+        "baseline": given["baseline"],
+        "baseline_macs": asked.points[0].macs,
+        "baseline_key": asked.what.baseline.key(),
+        "scaling": str(given["scaling"]),
+        "constants": vars(asked.constants),
+        "tolerance": given["tolerance"],
+        "rounding": given["rounding"],
+        "evaluator": asked.names["evaluator"],
+        "engine": asked.names["engine"],
+        "data_hash": data_hash(asked.what.evaluator),
+        "seeds": asked.seeds,
+        "seed": asked.seed,
+    }
+
+
+def _conclude(asked: _Asked, found: Sequence[Outcome]) -> int:
+    """Say what was found, where it is, and what to type next. Returns the exit code."""
+    folder = asked.folder
+    if all(one.mean is None for one in found):
+        reasons = sorted({error for one in found for error in one.errors})
+        say(f"no network was evaluated to the end ({'; '.join(reasons)}); see {folder}/comparison.csv")
+        return 1
+    CONSOLE.print(_found_table(found))
+    for verdict in verdicts(found):
+        say(verdict)
+    say(
+        f"written: {folder}/ with comparison.csv, comparison.png, summary.json, study.db\n"
+        f"look at it: {folder}/report.html\n"
+        f"surer with more seeds:\n  {asked.command(seeds=2 * asked.seeds)}"
+    )
+    return 0
+
+
+def _found_table(found: Sequence[Outcome]) -> Table:
+    table = Table(title="accuracy at equal MACs", title_justify="left")
+    for heading in (*_HEADINGS, "accuracy"):
+        table.add_column(heading, no_wrap=True)
+    for one in found:
+        text = "failed" if one.errors and one.mean is None else "-" if one.mean is None else accuracy_text(one)
+        table.add_row(*_cells(one.point, found[0].point.macs), text)
+    return table
+
+
+if __name__ == "__main__":
+    run(main)

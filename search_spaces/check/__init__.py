@@ -1,0 +1,1 @@
+"""`python -m search_spaces.check`: hold a space to the laws, and show what it contains."""
