@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,25 @@ _FREE_TO_CHANGE = ("budget", "give_up_after", "engine", "name", "data", "experim
 
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
-    given, names = _configured(arguments)
+    given, names = configured(arguments)
     if given["experiment"] is not None:
-        return run_experiment(arguments, _configured, search)
-    return search(given, names, arguments)
+        return run_experiment(arguments, configured, _search)
+    return _search(given, names, arguments)
 
 
-def search(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str]) -> int:
-    """One search, or as much of it as is left: its configuration, the choice in each group, and what was typed.
+def _search(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str]) -> int:
+    return _conclude(search(given, names, arguments))
 
-    Returns the exit code; raises InputError for what the user can mend.
+
+def search(
+    given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str], parts: Mapping[str, Any] | None = None
+) -> Searched:
+    """One search, or as much of it as is left: its settings, the choice in each group, and what was typed.
+
+    parts  objects that are there already, by their group: `given` describes them, and they are not constructed.
+    Raises InputError for what the user can mend, RunFailed where it gave up.
     """
+    part = partial(_part, given, parts or {})
     if given["target_flops"] is not None:
         check_number("target_flops", given["target_flops"], above=0)
     objective = read_objective(given["targets"], given["limits"], given["front"], given["refuse_above"])
@@ -66,41 +75,41 @@ def search(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequen
     entries = check_journal(folder / "journal.jsonl", settings)
     if not (folder / "journal.jsonl").exists() and any((folder / f).exists() for f in ("config.yaml", "summary.json")):
         raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
-    space = construct(given, "space")
+    space = part("space")
     try:
         check_decisions(space.decisions)
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"space={names['space']}: {error}") from None
-    reward = on_targets(construct(given, "reward"), objective.targets)
+    reward = on_targets(part("reward"), objective.targets)
     try:
         reward(0.5, objective.targets)
     except (TypeError, ValueError, ArithmeticError) as error:
         own = {name: "null" if value is None else value for name, value in given["reward"].items()}
         typed = "".join(f", reward.{name}={value}" for name, value in own.items() if not name.startswith("_"))
         raise InputError(f"reward={names['reward']}{typed}: {error}") from None
-    device = construct(given, "device")
+    device = part("device")
     if not callable(getattr(device, "costs", None)):
         raise InputError(f"device={names['device']}: it has no method costs(network)")
     problem = SearchProblem(space, reward, objective.limits, objective.front, device)
     problem.recall(entries)
     objective.check(tuple(entries[0].costs) if entries else problem.cost_names(), names["device"])
-    controller = construct(given, "controller", problem=problem, seed=seed)
+    controller = part("controller", problem=problem, seed=seed)
     check_front(objective.front, names["controller"], controller)
     first = controller.ask(0, [])  # asking changes nothing, and nothing was told
     if first is None:  # there is no network at all
         allowed = f" within limits and refuse_above ({objective.limits_text})" if objective.limits else ""
         raise InputError(f"space={names['space']}: no network{allowed} was found in it")
-    evaluator = construct(given, "evaluator")
+    evaluator = part("evaluator")
     if hasattr(evaluator, "check"):  # it may know the networks of one space only
         evaluator.check(problem.network(first))
     # Halving goes by the reward alone, and would stop the cheap end of a front.
     halving = read_halving(given["halving"], evaluator) if not objective.front else None
     # A search that is finished needs no engine; inline costs nothing.
-    engine = construct(given, "engine") if len(entries) < budget else inline.engine()
+    engine = part("engine") if len(entries) < budget else inline.engine()
 
     with engine as run_jobs, locked(folder):
         journal, timings = Journal(folder / "journal.jsonl", settings), Timings(folder / "timings.csv")
-        results = _Run(folder, journal, problem, timings, objective, budget, seed, names, arguments)
+        results = Searched(folder, journal, problem, timings, objective, budget, seed, names, arguments)
         with closing(journal), saying_what_is_kept(results.kept):
             write_config(folder, given)
             _introduce(results)
@@ -126,12 +135,19 @@ def search(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequen
             _save(results)
             if state.given_up and not state.done:
                 raise RunFailed(state.given_up)
-            return _conclude(results, state.exhausted)
+            return replace(results, exhausted=state.exhausted)
+
+
+def _part(given: Mapping[str, Any], parts: Mapping[str, Any], group: str, **arguments: Any) -> Any:
+    """The part of this group: constructed by its settings, or the one that is there already."""
+    if group not in parts:
+        return construct(given, group, **arguments)
+    return parts[group](**arguments) if arguments else parts[group]  # a controller is made of its problem
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What a run's results are made from."""
+class Searched:
+    """A search that was run, and what its results are made from."""
 
     folder: Path
     journal: Journal
@@ -142,6 +158,7 @@ class _Run:
     seed: int
     names: Mapping[str, str]
     arguments: Sequence[str]
+    exhausted: bool = False  # nothing new was left to evaluate
 
     def command(self, **changes: object) -> str:
         """The command line that resumes this run, with options changed."""
@@ -153,7 +170,7 @@ class _Run:
         return f"{kept}{before_command}{self.command()}"
 
 
-def _introduce(run: _Run) -> None:
+def _introduce(run: Searched) -> None:
     """Say what is about to happen, and what was found of an earlier run."""
     if run.journal.repaired:
         say(f"repaired {run.journal.path}: its last line had been cut off by an interruption")
@@ -167,7 +184,7 @@ def _introduce(run: _Run) -> None:
     )
 
 
-def _save(run: _Run) -> None:
+def _save(run: Searched) -> None:
     """Write everything that is made from the journal."""
     entries, folder = run.journal.entries, run.folder
     seconds = {number: seconds for number, (seconds, _) in run.timings.seconds.items()}
@@ -190,10 +207,10 @@ def _save(run: _Run) -> None:
     write_summary(folder / "summary.json", entries, run.timings.elapsed, run.objective, run.seed, run.names)
 
 
-def _conclude(run: _Run, exhausted: bool) -> int:
+def _conclude(run: Searched) -> int:
     """Say what was found, where it is, and what to type next. Returns the exit code."""
     entries = run.journal.entries
-    if exhausted:
+    if run.exhausted:
         found = "the space holds" if size(run.problem.decisions) <= WALK_LIMIT else "the controller found"
         say(f"{found} nothing new: all {len(entries)} networks it proposed were evaluated")
     complete = [entry for entry in entries if entry.complete]
@@ -225,7 +242,7 @@ def _outcome(entry: Entry, costs: Sequence[str]) -> str:
     return f"accuracy {entry.accuracy:.4f}{halted}  {known}  reward {entry.reward:.4f}"
 
 
-def _best_table(run: _Run, best: Sequence[Entry]) -> Table:
+def _best_table(run: Searched, best: Sequence[Entry]) -> Table:
     others = [name for name in run.objective.drawn if name not in ("macs", "params")]
     table = Table(title="best networks", title_justify="left")
     compute = "MACs" if others else "MACs (FLOPs)"  # 80 columns do not hold it all
@@ -244,7 +261,7 @@ def _best_table(run: _Run, best: Sequence[Entry]) -> Table:
     return table
 
 
-def _front_table(run: _Run) -> Table:
+def _front_table(run: Searched) -> Table:
     costs = run.objective.front
     front = pareto_front(run.journal.entries, costs)
     shown = spread(front, 12)
@@ -258,7 +275,8 @@ def _front_table(run: _Run) -> Table:
     return table
 
 
-def _configured(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def configured(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings that `arguments` make of the defaults, and the choice in each group. Raises InputError."""
     return configuration("nas.search", "search", arguments, open_ended=("targets", "limits"))
 
 

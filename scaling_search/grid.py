@@ -19,6 +19,7 @@ from phinas.command.run import run
 from phinas.command.run_folder import locked, run_folder, write_config
 from phinas.command.verbs import command_line
 from phinas.engines import inline
+from phinas.engines.evaluator import Evaluator
 from phinas.files.atomic_file import write_atomically
 from phinas.files.checks import check_number, check_whole
 from phinas.files.errors import InputError
@@ -52,6 +53,20 @@ SHARES = ("depth_share", "width_of_rest")  # by which a sampler finds its way on
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
     given, names = configuration("scaling_search.grid", "grid", arguments)
+    return grid(given, names, arguments)
+
+
+def grid(
+    given: Mapping[str, Any],
+    names: Mapping[str, str],
+    arguments: Sequence[str],
+    evaluator: Evaluator | None = None,
+) -> int:
+    """One scaling search, or as much of it as is left: its settings, the choice in each group, and what was typed.
+
+    evaluator  one that is there already, which `given` describes; None: it is constructed.
+    Returns the exit code; raises InputError for what the user can mend.
+    """
     count = None if given["candidates"] is None else check_whole("candidates", given["candidates"])
     seeds, seed = check_whole("seeds", given["seeds"]), check_whole("seed", given["seed"], least=0)
     if given["sampler"] not in ("grid", *SAMPLERS):
@@ -64,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"lattice={given['lattice']}: it must have step, tolerance, alpha, beta and gamma")
 
     # Everything is checked, and the engine is up, before anything is written.
-    compared = read_compared(given, construct(given, "evaluator"))
+    compared = read_compared(given, evaluator or construct(given, "evaluator"))
     surface = _surface(given, compared)
     try:
         points = lattice(**given["lattice"])
@@ -78,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = run_folder(given["name"])
     settings = settings_of("scaling_search.grid", given, _FREE_TO_CHANGE, compared)
     before = check_folder(folder, settings)
-    asked = _Asked(folder, given, names, compared, surface, tuple(rows), typical, seeds, tuple(arguments))
+    asked = _Asked(folder, given, names, compared, surface, tuple(rows), typical, seeds, arguments)
     left = asked.left(before)
     if given["dry_run"]:
         _introduce(asked)
@@ -121,7 +136,7 @@ class _Asked:
     rows: tuple[Row, ...]  # none yet where a sampler chooses
     typical: Arch  # a network of the surface
     seeds: int
-    arguments: tuple[str, ...]
+    arguments: Sequence[str]
 
     @property
     def evaluated(self) -> list[Row]:

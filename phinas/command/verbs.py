@@ -34,11 +34,25 @@ VERBS = {
 }
 
 
+class Call(tuple[str, ...]):
+    """The options of a command as they would be typed, where Python called it, and the function that was called."""
+
+    function: str
+
+    def __new__(cls, function: str, options: Sequence[str]) -> Call:
+        call = super().__new__(cls, options)
+        call.function = function
+        return call
+
+
 def command_line(module: str, arguments: Sequence[str], **changes: object) -> str:
     """The command that was typed with `arguments`, with options changed, ready to be typed.
 
-    It is `phinas VERB` where this process is, and `python -m MODULE` elsewhere.
+    It is `phinas VERB` where this process is, `python -m MODULE` elsewhere, and a call where Python called.
     """
+    if isinstance(arguments, Call):
+        changed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+        return f"phinas.{arguments.function}(..., {changed})"
     stays = [argument for argument in arguments if argument.split("=")[0] not in changes]
     options = shlex.join([*stays, *(f"{key}={value}" for key, value in changes.items())])
     return f"{_typed(module)} {options}".rstrip()

@@ -52,6 +52,11 @@ _WIDE = 132  # columns of a table where there is no terminal to fit it to
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
     given, names = configuration("phinas.generate", "generate", arguments)
+    return generate(given, names, arguments)
+
+
+def generate(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str]) -> int:
+    """One family: its settings, the choice in each group, and what was typed. The exit code; raises InputError."""
     folder = run_folder(given["name"])
     # Everything is checked, measured and loaded before anything is written.
     check_whole("seed", given["seed"], least=0)

@@ -56,6 +56,23 @@ _SECONDS_BETWEEN_REPORTS = 60
 def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
     given, names = configuration("phinas.train", "train", arguments)
+    try:
+        train(given, names, arguments)
+    except TrainingFailed as error:
+        say(f"failed: {error}")
+        return 1
+    return 0
+
+
+class TrainingFailed(Exception):
+    """The training ended before its end: it diverged, or lost its workers. The message says what may help."""
+
+
+def train(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str]) -> None:
+    """One training, or as much of it as is left: its settings, the choice in each group, and what was typed.
+
+    Raises InputError for what the user can mend, and TrainingFailed.
+    """
     seed = check_whole("seed", given["seed"], least=0)
     every = check_number("checkpoint_seconds", given["checkpoint_seconds"], least=0)
     loggers = check_loggers(given["loggers"])
@@ -77,32 +94,31 @@ def main(arguments: Sequence[str]) -> int:
     what = Session(folder, arch, recipe, data, seed, start, settings, about, every)
     engine.check(recipe, what.batch)
     state = _state_before(what)
-    asked = _Asked(what, given, names, tuple(arguments), model, weights, engine)
+    asked = _Asked(what, given, names, arguments, model, weights, engine)
 
     step, epochs = (0, 0) if state is None else (state["step"], state["epochs"])
     _introduce(asked, step)
     if asked.finished:
-        return _conclude(asked)
+        _conclude(asked)
+        return
     kept = f"its checkpoints are kept. To go on: {asked.command}"
-    with _workers(engine, what, state) as train, locked(folder), saying_what_is_kept(lambda: kept):
+    with _workers(engine, what, state) as run_session, locked(folder), saying_what_is_kept(lambda: kept):
         write_config(folder, given)
         try:
             with logging(loggers, LoggedRun(folder, flatten(given), step), say) as log:
                 with _watching(asked, log, step, epochs) as watcher:
-                    outcome = train(watcher)
+                    outcome = run_session(watcher)
                 if outcome.test is not None:
                     last = metrics.read_metrics(folder / metrics.FILE)[-1].step  # `outcome` is of the best
                     log(last, {f"test_{name}": value for name, value in asdict(outcome.test).items()})
         except Diverged as error:
-            say(f"failed: {error}; a lower recipe.lr= may help, under another name=")
-            return 1
+            raise TrainingFailed(f"{error}; a lower recipe.lr= may help, under another name=") from None
         except WorkersFailed as error:
-            say(f"failed: {error}; going on:\n  {asked.command}")
-            return 1
+            raise TrainingFailed(f"{error}; going on:\n  {asked.command}") from None
         # One write, by which the run is finished: the test split is not looked at again.
         write_json(folder / "summary.json", _summary(asked, outcome))
         _write_report(asked)
-    return _conclude(asked)
+    _conclude(asked)
 
 
 @dataclass(frozen=True)
@@ -371,7 +387,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 # --------------------------------------------------------------------------------------------------- after the training
 
 
-def _conclude(asked: _Asked) -> int:
+def _conclude(asked: _Asked) -> None:
     """Say what came of it."""
     folder = asked.folder
     path = folder / "summary.json"
@@ -388,7 +404,6 @@ def _conclude(asked: _Asked) -> int:
         f"look at it: {folder}/report.html\n"
         f"carry it away:\n  {asked.export}"
     )
-    return 0
 
 
 def _summary(asked: _Asked, outcome: Outcome) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def write_report(what: Session, command: str) -> None:
         facts=facts,
         images=f"{data.train_count:,} images to train on, {data.held_out_count:,} held out, "
         + ("no test split." if data.test_count is None else f"{data.test_count:,} looked at once, at the end."),
-        curves=drawing(_curves(history), "loss and accuracy by epoch"),
+        curves=drawing(curves(history), "loss and accuracy by epoch"),
         caption="Losses are cross-entropies in nats, that of training with label smoothing and of augmented images. "
         "Accuracy is that of the network that is kept"
         + ("." if what.recipe.average is None else ": of the average of the weights."),
@@ -56,7 +56,7 @@ def write_report(what: Session, command: str) -> None:
     write_atomically(folder / "report.html", text)
 
 
-def _curves(history: Sequence[Epoch]) -> Figure:
+def curves(history: Sequence[Epoch]) -> Figure:
     """Loss and accuracy by epoch; points where there are too few epochs for a line."""
     epochs = [one.number for one in history]
     marker = "o" if len(epochs) < 3 else ""

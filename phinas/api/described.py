@@ -1,0 +1,65 @@
+"""What is written down of an object that Python handed over, so that a run that goes on knows it again."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+
+def described(part: Any) -> dict[str, Any]:
+    """The object as a configuration has one: what it is called as `_target_`, its settings, and a hash of its code.
+
+    The settings are its attributes that are plain values, and a partial's arguments. The hash is of the source without
+    comments and layout; it is left out where there is no source, as of what is compiled. What a closure has taken from
+    around it is not seen.
+    """
+    if isinstance(part, functools.partial):
+        given = {f"argument {place}": value for place, value in enumerate(part.args)} | part.keywords
+        return described(part.func) | _plain(given)
+    kind = part if inspect.isroutine(part) or inspect.isclass(part) else type(part)
+    settings = _plain(vars(part)) if kind is not part and hasattr(part, "__dict__") else {}
+    code = _code(kind)
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings, **({"code": code} if code else {})}
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that can be written down: numbers, text, lists and mappings of them, and functions by their names."""
+    plain = {}
+    for name, value in attributes.items():
+        if not name.startswith("_"):
+            written, as_it_is = _written(value)
+            if as_it_is:
+                plain[name] = written
+    return plain
+
+
+def _written(value: Any) -> tuple[Any, bool]:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value, True
+    if isinstance(value, Mapping):
+        parts = {str(key): _written(each) for key, each in value.items()}
+        return {key: written for key, (written, _) in parts.items()}, all(good for _, good in parts.values())
+    if isinstance(value, (list, tuple)):
+        written = [_written(each) for each in value]
+        return [each for each, _ in written], all(good for _, good in written)
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return described(value), True
+    return None, False
+
+
+def _code(kind: Any) -> str | None:
+    """Sixteen hex digits of the source; None where there is none to be had."""
+    try:
+        source = textwrap.dedent(inspect.getsource(kind))
+    except (OSError, TypeError):
+        return None
+    try:
+        source = ast.unparse(ast.parse(source))
+    except SyntaxError:  # a lambda in the middle of an expression
+        pass
+    return hashlib.sha256(source.encode()).hexdigest()[:16]

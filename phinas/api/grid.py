@@ -1,0 +1,133 @@
+"""`phinas.grid(...)`: the scaling search of `python -m scaling_search.grid` from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from phinas.api.picture import Picture
+
+if TYPE_CHECKING:  # a front door that opens at once
+    import pandas as pd
+
+    from phinas.engines.evaluator import Evaluator
+    from phinas.networks.compound import Coefficients
+    from phinas.networks.scaling_file import Scaling
+
+
+@dataclass(frozen=True, eq=False)
+class GridResult:
+    """What a scaling search found, as far as it came; `folder` holds all of it as files."""
+
+    folder: Path
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """What `scaling.yaml` holds: the constants, the network they are for, and the evidence."""
+        from phinas.networks.scaling_file import read_scaling
+
+        return read_scaling(self.folder / "scaling.yaml")
+
+    @property
+    def constants(self) -> Coefficients:
+        """alpha, beta and gamma, by which depth, width and resolution grow in one step."""
+        return self.scaling.constants
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """One row per set of constants, as in `candidates.csv`: their costs, accuracies and ranks."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "candidates.csv")
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """What `summary.json` holds, `verdict` among it: a sentence on what the data can tell."""
+        import json
+
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return summary
+
+    @cached_property
+    def picture(self) -> Picture:
+        """Every set of constants on the surface of equal cost, its accuracy as colour."""
+        return Picture((self.folder / "surface.png").read_bytes())
+
+    def __repr__(self) -> str:
+        return f"<scaling search {self.folder}: {self.constants}>"
+
+    def _repr_png_(self) -> bytes:
+        return self.picture.png
+
+
+def grid(
+    *,
+    baseline: Any = "efficientnet_b0",
+    evaluate: str | Callable[..., Any] | Evaluator = "proxy_own_size",
+    phi: float = 1,
+    candidates: int | None = 12,
+    seeds: int = 3,
+    name: str | None = None,
+    seed: int = 0,
+    variant: Mapping[str, Any] | None = MappingProxyType({}),
+    data: str = "digits",
+    engine: str = "ray",
+    options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> GridResult:
+    """Search the constants by which a network grows; called again with the same `name`, go on where it was.
+
+    Every setting is the one of `python -m scaling_search.grid`, with its default, its checks and its messages; what is
+    written to `runs/NAME/` is the same too.
+
+    Args:
+        baseline: The network to scale: a published one by name, a YAML file, an `Arch`, or what a search found.
+        evaluate: What a network is worth: a function `network -> accuracy` or `(network, seed) -> accuracy`, an
+            evaluator, or the name of one of ours.
+        phi: Steps: candidates cost 2^phi times the baseline.
+        candidates: Sets of constants that are evaluated; None: all of the lattice.
+        seeds: Evaluations of each.
+        name: The run's folder is `runs/NAME`; None: a timestamp.
+        seed: Of all that is random.
+        variant: The baseline made smaller before it is scaled: `resolution`, `stem_stride`, `width`; None: as it is.
+        data: Images that the evaluator trains on: `digits`, `imagefolder`, `parquet`; with options such as `data.path`.
+        engine: `ray` or `inline`.
+        options: Any other option by its name on the command line: `{"tolerance": 0.1}`.
+        progress: Whether to say what happens.
+
+    Returns:
+        What was found: `constants`, `candidates`, and a picture.
+
+    Raises:
+        InputError: For whatever you can mend, in one line that names it. Nothing is written over.
+        RunFailed: Where no candidate has a result, or Ray is lost. All that was finished is kept.
+        KeyboardInterrupt: When it is interrupted; likewise.
+    """
+    from nas.evaluators.function import as_evaluator
+    from phinas.api.call import named_run, network_option, options_of, speaking
+    from phinas.command.configuration import configuration
+    from phinas.command.run_folder import RUNS
+    from phinas.files.errors import RunFailed
+    from scaling_search.grid import grid as run_grid
+
+    settings: dict[str, Any] = {"baseline": network_option("baseline", baseline), "phi": phi, "candidates": candidates}
+    settings |= {"seeds": seeds, "seed": seed, "name": named_run(name)}
+    if variant is None:
+        settings["variant"] = None
+    else:
+        settings |= {f"variant.{part}": value for part, value in variant.items()}
+    groups = {"evaluator": evaluate, "data": data, "engine": engine}
+    asked = options_of("grid", settings, groups, options)
+    given, names = configuration("scaling_search.grid", "grid", asked.typed)
+    asked.describe(given, names)
+    evaluator = as_evaluator(asked.parts["evaluator"]) if "evaluator" in asked.parts else None
+    with speaking(progress):
+        code = run_grid(given, names, asked.typed, evaluator)
+    folder = RUNS / str(given["name"])
+    if code:
+        raise RunFailed(f"no candidate has a result; see {folder}/candidates.csv")
+    return GridResult(folder)

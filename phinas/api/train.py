@@ -1,0 +1,140 @@
+"""`phinas.train(...)`: a network trained to the end, as `python -m phinas.train` does it, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phinas.api.picture import Picture, picture_of
+
+if TYPE_CHECKING:  # a front door that opens at once
+    import pandas as pd
+    from torch import nn
+
+    from phinas.networks.arch import Arch
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A network that was trained; `folder` holds all of it as files."""
+
+    folder: Path
+
+    @cached_property
+    def network(self) -> Arch:
+        """The network as it was trained: with the side, the channels and the classes of the data."""
+        from phinas.networks.arch_file import read_arch
+
+        return read_arch(self.folder / "model.yaml")
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network with its weights, for evaluation: from images [batch, channels, height, width] to logits.
+
+        The images have pixels from 0 to 255, less `mean` and divided by `std` of `model.yaml`.
+        """
+        from phinas.networks.build import build
+        from phinas.training.full.kept import WEIGHTS
+        from phinas.weights.checkpoints import load_weights
+
+        module = build(self.network, 0)
+        module.load_state_dict(load_weights(self.folder / WEIGHTS, self.network))
+        return module.eval()
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per epoch, as in `metrics.csv`."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "metrics.csv")
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """What `summary.json` holds: scores on the images held out and of the test, and what the network costs."""
+        import json
+
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return summary
+
+    @property
+    def accuracy(self) -> float:
+        """A fraction: of the test images where there are any, else of those held out."""
+        scored = self.summary["test"] or self.summary["held_out"]
+        return float(scored["accuracy"])
+
+    @cached_property
+    def picture(self) -> Picture:
+        """Loss and accuracy by epoch."""
+        from phinas.train.report import curves
+        from phinas.training.full.metrics import FILE, read_metrics
+
+        return picture_of(curves(read_metrics(self.folder / FILE)))
+
+    def __repr__(self) -> str:
+        return f"<training {self.folder}: accuracy {self.accuracy:.4f} after {len(self.metrics)} epochs>"
+
+    def _repr_png_(self) -> bytes:
+        return self.picture.png
+
+
+def train(
+    model: Any,
+    *,
+    data: str = "digits",
+    recipe: str = "fast",
+    weights: Any = None,
+    name: str | None = None,
+    seed: int = 0,
+    resolution: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Training:
+    """Train one network to the end; called again with the same `name`, go on where it was, to the bit.
+
+    Every setting is the one of `python -m phinas.train`, with its default, its checks and its messages; what is written
+    to `runs/NAME/` is the same too.
+
+    Args:
+        model: A published network by name, a YAML file, an `Arch`, or what a search found.
+        data: Images: `digits`, `imagefolder`, `parquet`; with options such as `{"data.path": "photos"}`.
+        recipe: `fast`, `efficientnet` or `finetune`.
+        weights: To start from (`from=` on a command line): a file, the folder of a run, or what `phinas.train` returned.
+        name: The run's folder is `runs/NAME`; None: a timestamp.
+        seed: Of weights and of the order of images.
+        resolution: Pixels; None: the model's, or the images' own where the recipe enlarges none.
+        options: Any other option by its name on the command line: `{"recipe.epochs": 10}`.
+        progress: Whether to say what happens.
+
+    Returns:
+        The trained network, `module`, with its `metrics` and `accuracy`.
+
+    Raises:
+        InputError: For whatever you can mend, in one line that names it. Nothing is written over.
+        RunFailed: Where the training diverged, or lost its workers.
+        KeyboardInterrupt: When it is interrupted; its checkpoints are kept.
+    """
+    from phinas.api.call import named_run, network_option, options_of, speaking
+    from phinas.command.configuration import configuration
+    from phinas.command.run_folder import RUNS
+    from phinas.files.errors import RunFailed
+    from phinas.train.__main__ import TrainingFailed
+    from phinas.train.__main__ import train as run_train
+
+    settings: dict[str, Any] = {
+        "model": network_option("model", model),
+        "from": getattr(weights, "folder", weights),
+        "seed": seed,
+        "resolution": resolution,
+        "name": named_run(name),
+    }
+    asked = options_of("train", settings, {"data": data, "recipe": recipe}, options)
+    given, names = configuration("phinas.train", "train", asked.typed)
+    try:
+        with speaking(progress):
+            run_train(given, names, asked.typed)
+    except TrainingFailed as error:
+        raise RunFailed(str(error)) from error
+    return Training(RUNS / str(given["name"]))
