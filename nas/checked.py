@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ COMMAND = "nas.proxy_check"
 
 
 def fingerprint(space: Mapping[str, Any], evaluator: Mapping[str, Any]) -> str:
-    """Sixteen hex digits of all settings by which a proxy ranks: those of the space, the evaluator and its data."""
-    text = json.dumps([space, evaluator], sort_keys=True)
+    """Sixteen hex digits of all settings by which a proxy ranks: those of the space, the evaluator and its data.
+
+    Of the names that the first releases gave our modules, so that their checks are still found.
+    """
+    text = json.dumps(named_before([space, evaluator]), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -27,19 +30,15 @@ def epochs_setting(evaluator: Mapping[str, Any]) -> tuple[str, ...] | None:
     return ("epochs",) if "epochs" in evaluator else None
 
 
-def find_check(runs: Path, wanted: Collection[str]) -> tuple[Path, Mapping[str, Any]] | None:
-    """Folder and summary of the finished check with one of these fingerprints, of the most networks; None without."""
+def find_check(runs: Path, wanted: str) -> tuple[Path, Mapping[str, Any]] | None:
+    """Folder and summary of the finished check with this fingerprint, of the most networks; None without."""
     found = []
     for path in sorted(runs.glob("*/summary.json")):
         try:
             summary = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError):  # another command's, being written or damaged
             continue
-        if (
-            not isinstance(summary, dict)
-            or summary.get("command") != COMMAND
-            or summary.get("fingerprint") not in wanted
-        ):
+        if not isinstance(summary, dict) or summary.get("command") != COMMAND or summary.get("fingerprint") != wanted:
             continue
         if summary.get("finished") is True and summary.get("tau") is not None and type(summary.get("networks")) is int:
             found.append((path.parent, summary))
@@ -54,7 +53,7 @@ def checked_note(config: Mapping[str, Any], runs: Path) -> tuple[str, bool] | No
     space, evaluator = config.get("space"), config.get("evaluator")
     if not isinstance(space, Mapping) or not isinstance(evaluator, Mapping) or epochs_setting(evaluator) is None:
         return None
-    found = find_check(runs, {fingerprint(space, evaluator), fingerprint(named_before(space), named_before(evaluator))})
+    found = find_check(runs, fingerprint(space, evaluator))
     if found is None:
         return "How well this proxy ranks networks was never checked here.", False
     folder, summary = found

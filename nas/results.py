@@ -1,4 +1,4 @@
-"""The files that a search leaves behind: `trials.csv`, `best.yaml`, `front.csv` and `front/`, `summary.json`."""
+"""What a search leaves behind: the tables of `trials.csv` and `summary.json`, `best.yaml`, `front.csv` and `front/`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from nas.journal import Entry
 from nas.loop import best_of
 from nas.objective import Objective
 from nas.problem import SearchProblem
-from phinas.command.run_folder import write_json
 from phinas.files.atomic_file import write_atomically
 from phinas.files.origin import origin_comment
 from phinas.networks.arch import Arch, Stage
@@ -23,8 +22,8 @@ from phinas.networks.arch_file import write_arch
 from search_spaces.space import Decision, Picks, choices_of
 
 
-def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, seconds: Mapping[int, float]) -> None:
-    """`trials.csv`: one row per evaluation in the order they finished, one column per decision."""
+def trials_table(entries: Sequence[Entry], problem: SearchProblem, seconds: Mapping[int, float]) -> pd.DataFrame:
+    """One row per evaluation in the order they finished, one column per decision; `seconds` by evaluation."""
     rows = [
         {
             "number": entry.number, "reward": entry.reward, "accuracy": entry.accuracy, **entry.costs,
@@ -34,7 +33,7 @@ def write_trials(path: Path, entries: Sequence[Entry], problem: SearchProblem, s
         }
         for entry in entries
     ]  # fmt: skip
-    write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
+    return pd.DataFrame(rows)
 
 
 def write_network(path: Path, entry: Entry, problem: SearchProblem, journal: Mapping[str, str]) -> None:
@@ -73,15 +72,14 @@ def write_front(
     write_atomically(folder / "front.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
-def write_summary(
-    path: Path,
+def summary_of(
     entries: Sequence[Entry],
     seconds: float,
     objective: Objective,
     seed: int,
     names: Mapping[str, str],
-) -> None:
-    """`summary.json`: the best network, the front where one was searched for, and the totals, for scripts."""
+) -> dict[str, Any]:
+    """What `summary.json` holds: the best network, the front where one was searched for, and the totals."""
     best = best_of(list(entries))
     summary: dict[str, Any] = {
         "best": None if best is None else {
@@ -110,7 +108,7 @@ def write_summary(
             "hypervolume": hypervolume(front, corner),
             "reference": {"accuracy": 0.0, **corner},
         }
-    write_json(path, summary)
+    return summary
 
 
 def outline(problem: SearchProblem, picks: Picks) -> str:

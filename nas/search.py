@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.table import Table
 
 from nas.controller import WALK_LIMIT
@@ -20,7 +21,7 @@ from nas.loop import Search, best_of
 from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
 from nas.report import report
-from nas.results import differences, outline, write_front, write_network, write_summary, write_trials
+from nas.results import differences, outline, summary_of, trials_table, write_front, write_network
 from nas.reward import on_targets
 from nas.timings import Timings
 from phinas.command.configuration import configuration
@@ -28,7 +29,7 @@ from phinas.command.console import CONSOLE, say, saying_what_is_kept
 from phinas.command.parts import construct
 from phinas.command.progress import duration_text, progress
 from phinas.command.run import run
-from phinas.command.run_folder import locked, run_folder, write_config
+from phinas.command.run_folder import locked, run_folder, write_config, write_json
 from phinas.command.verbs import command_line
 from phinas.engines import inline
 from phinas.files.atomic_file import write_atomically
@@ -164,6 +165,15 @@ class Searched:
         """The command line that resumes this run, with options changed."""
         return command_line("nas.search", self.arguments, **{**changes, "name": self.folder.name})
 
+    def trials(self) -> pd.DataFrame:
+        """What `trials.csv` holds."""
+        seconds = {number: seconds for number, (seconds, _) in self.timings.seconds.items()}
+        return trials_table(self.journal.entries, self.problem, seconds)
+
+    def summary(self) -> dict[str, Any]:
+        """What `summary.json` holds."""
+        return summary_of(self.journal.entries, self.timings.elapsed, self.objective, self.seed, self.names)
+
     def kept(self, before_command: str = " ") -> str:
         """What a search that ends too soon says."""
         kept = f"{len(self.journal.entries)} of {self.budget} evaluations are kept. To go on:"
@@ -187,8 +197,7 @@ def _introduce(run: Searched) -> None:
 def _save(run: Searched) -> None:
     """Write everything that is made from the journal."""
     entries, folder = run.journal.entries, run.folder
-    seconds = {number: seconds for number, (seconds, _) in run.timings.seconds.items()}
-    write_trials(folder / "trials.csv", entries, run.problem, seconds)
+    write_atomically(folder / "trials.csv", run.trials().to_csv(index=False))
     journal = file_source(run.journal.path)
     if best := best_of(entries):
         write_network(folder / "best.yaml", best, run.problem, journal)
@@ -204,7 +213,7 @@ def _save(run: Searched) -> None:
         budget=run.budget,
     )
     write_atomically(folder / "report.html", page)
-    write_summary(folder / "summary.json", entries, run.timings.elapsed, run.objective, run.seed, run.names)
+    write_json(folder / "summary.json", run.summary())
 
 
 def _conclude(run: Searched) -> int:

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from phinas.command.run_folder import provenance, write_json
 from phinas.files.atomic_file import write_atomically
 from phinas.files.errors import InputError
+from phinas.files.moved import named_before
 from phinas.files.origin import file_source
 from phinas.networks.arch import Arch
 from phinas.networks.cost import cost
@@ -224,13 +225,18 @@ def about_of(
         "tolerance": surface.tolerance,
         "sampler": given["sampler"],
         "evaluator": names["evaluator"],
-        "settings_hash": hashlib.sha256(json.dumps(given["evaluator"], sort_keys=True).encode()).hexdigest()[:16],
+        "settings_hash": _settings_hash(given["evaluator"]),
         "data": names.get("data") if data_hash(compared.evaluator) else None,
         "data_hash": data_hash(compared.evaluator),
         "engine": names["engine"],
         "seeds": seeds,
         "seed": given["seed"],
     }
+
+
+def _settings_hash(evaluator: Mapping[str, Any]) -> str:
+    """Sixteen hex digits, of the names that the first releases gave our modules: a file of theirs stays as it is."""
+    return hashlib.sha256(json.dumps(named_before(evaluator), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _top(result: Outcome, most: int) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 
 from phinas.files.errors import InputError
@@ -275,7 +276,7 @@ def _keys_agree_between_processes(trial: _Trial) -> str:
     try:
         child = subprocess.run(
             [sys.executable, "-c", program],
-            input=pickle.dumps((trial.space, picks)),
+            input=cloudpickle.dumps((trial.space, picks)),  # by value where it stands in a notebook, as engines ship it
             env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "271828"},
             capture_output=True,
             timeout=TIMEOUT,

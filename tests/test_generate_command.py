@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from phinas.files.errors import DoesNotFit, InputError
 from phinas.files.origin import file_source, read_origin
+from phinas.generate import __main__ as command
 from phinas.generate.__main__ import main
 from phinas.generate.rules import PRESETS
 from phinas.networks.arch import Arch
@@ -53,7 +54,7 @@ SMALL = replace(
 def quick_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One test looks at the picture; the others need not wait for it."""
     if request.node.name != "test_the_published_family":
-        monkeypatch.setattr("phinas.generate.family_figure", lambda family: Figure())
+        monkeypatch.setattr(command, "family_figure", lambda family: Figure())
 
 
 def table(name: str) -> list[dict[str, str]]:
@@ -268,7 +269,7 @@ def test_weights_of_somebody_are_exported(tmp_path: Path) -> None:
 def test_a_family_needs_no_torch(tmp_path: Path, command_environment: dict[str, str]) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from phinas.generate import main\n"
+        "from phinas.generate.__main__ import main\n"
         "main(['phi=[0,1,2]', 'name=a']); main(['target_memory=4GiB', 'name=b'])"
     )
     run = subprocess.run(
@@ -449,10 +450,10 @@ def test_a_folder_in_which_a_killed_run_wrote_nothing_yet_is_free() -> None:
 
 def test_of_two_processes_on_one_name_the_second_writes_nothing_over(monkeypatch: pytest.MonkeyPatch) -> None:
     def and_meanwhile_another(*_: Any) -> None:
-        monkeypatch.setattr("phinas.generate._introduce", lambda asked: None)
+        monkeypatch.setattr(command, "_introduce", lambda asked: None)
         main(["phi=0", "name=a"])
 
-    monkeypatch.setattr("phinas.generate._introduce", and_meanwhile_another)
+    monkeypatch.setattr(command, "_introduce", and_meanwhile_another)
     with pytest.raises(InputError, match=r"was started with phi=0 \(now 1\); give another name="):
         main(["phi=1", "name=a"])
     assert [row["phi"] for row in table("a")] == ["0.0"]

@@ -30,6 +30,7 @@ from phinas.files.origin import read_origin
 from phinas.networks.arch import Arch, Stage, Stem
 from phinas.networks.arch_file import read_arch, write_arch
 from phinas.networks.build import build
+from phinas.train import __main__ as command
 from phinas.train.__main__ import main
 from phinas.training.data import images as data
 from phinas.training.data.dataset import Dataset, Images
@@ -219,7 +220,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: str, epochs: int = 
     from contextlib import nullcontext
 
     with monkeypatch.context() as patched:
-        patched.setattr("phinas.train.progress", lambda *_: nullcontext(show))
+        patched.setattr(command, "progress", lambda *_: nullcontext(show))
         with pytest.raises(RuntimeError, match="killed"):
             main(list(arguments))
 

@@ -19,6 +19,7 @@ import torch
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch, Stage, Stem
 from phinas.networks.arch_file import write_arch
+from phinas.train import __main__ as command
 from phinas.train.__main__ import main
 from phinas.training.full import checkpoint
 from phinas.training.full.fit import Epoch
@@ -87,7 +88,7 @@ def test_begun_by_one_and_taken_up_by_two_of_which_one_is_killed(
     together = [*settings[:-1], *TWO, "engine.norm_over=2", "checkpoint_seconds=0"]
     assert main([*settings, "name=through"]) == 0
     with monkeypatch.context() as patched:
-        patched.setattr("phinas.train.progress", lambda *_: nullcontext(stop_at_once))
+        patched.setattr(command, "progress", lambda *_: nullcontext(stop_at_once))
         with pytest.raises(RuntimeError, match="stopped"):
             main([*settings, "name=run"])
     killer = threading.Thread(target=kill_a_worker_after, args=(Path("runs/run/checkpoints"), 30), daemon=True)

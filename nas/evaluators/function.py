@@ -47,8 +47,7 @@ def as_evaluator(evaluate: Any) -> Any:
         return Function(evaluate)
     if not callable(evaluate):
         raise InputError(
-            f"evaluate={evaluate!r}: it must be a function from a network to its accuracy, an evaluator, or the name of "
-            "one"
+            f"evaluate={evaluate!r}: it must be a function from a network to its accuracy, or an evaluator or its name"
         )
     return evaluate
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import hashlib
 import inspect
+import os
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -28,25 +30,37 @@ def described(part: Any) -> dict[str, Any]:
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that can be written down: numbers, text, lists and mappings of them, and functions by their names."""
+    """Those that can be written down; of private ones, which may be counters and caches, the frozen values alone."""
     plain = {}
     for name, value in attributes.items():
-        if not name.startswith("_"):
-            written, as_it_is = _written(value)
-            if as_it_is:
-                plain[name] = written
+        if name.startswith("_") and not _frozen(value):
+            continue
+        written, whole = _written(value)
+        if whole:
+            plain[name] = written
     return plain
 
 
+def _frozen(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
 def _written(value: Any) -> tuple[Any, bool]:
+    """The value as YAML has it, and whether that is all of it."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value, True
+    if isinstance(value, os.PathLike):
+        return os.fspath(value), True
+    if callable(getattr(value, "key", None)) and _frozen(value):  # a network
+        return value.key(), True
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _written({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, Mapping):
         parts = {str(key): _written(each) for key, each in value.items()}
-        return {key: written for key, (written, _) in parts.items()}, all(good for _, good in parts.values())
+        return {key: written for key, (written, _) in parts.items()}, all(whole for _, whole in parts.values())
     if isinstance(value, (list, tuple)):
-        written = [_written(each) for each in value]
-        return [each for each, _ in written], all(good for _, good in written)
+        items = [_written(each) for each in value]
+        return [written for written, _ in items], all(whole for _, whole in items)
     if inspect.isroutine(value) or inspect.isclass(value):
         return described(value), True
     return None, False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +18,17 @@ if TYPE_CHECKING:  # a front door that opens at once
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """The networks that were made; `folder` holds all of it as files."""
+    """The networks that were made; `folder` holds all of it as files.
+
+    table     one row per network, as in `family.csv`: what it is and what it costs.
+    networks  each network by its name, the smallest first.
+    picture   the networks by what they cost.
+    """
 
     folder: Path
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """One row per network, as in `family.csv`: what it is and what it costs."""
-        import pandas as pd
-
-        return pd.read_csv(self.folder / "family.csv")
-
-    @cached_property
-    def networks(self) -> Mapping[str, Arch]:
-        """Each network by its name, the smallest first."""
-        from phinas.networks.arch_file import read_arch
-
-        return {str(model): read_arch(self.folder / f"{model}.yaml") for model in self.table["model"]}
+    table: pd.DataFrame
+    networks: Mapping[str, Arch]
+    picture: Picture
 
     def module(self, name: str | None = None, seed: int = 0) -> nn.Module:
         """A network as a torch module from images [batch, channels, height, width] to logits [batch, classes].
@@ -50,11 +43,6 @@ class Family:
         if name is None or name not in self.networks:
             raise InputError(f"name={name}: the family has no such network; it has {', '.join(self.networks)}")
         return build(self.networks[name], seed)
-
-    @cached_property
-    def picture(self) -> Picture:
-        """The networks by what they cost."""
-        return Picture((self.folder / "family.png").read_bytes())
 
     def __repr__(self) -> str:
         return f"<family {self.folder}: {', '.join(self.networks)}>"
@@ -109,10 +97,13 @@ def generate(
     Raises:
         InputError: For whatever you can mend, in one line that names it. Nothing is written over.
     """
+    import pandas as pd
+
     from phinas.api.call import named_run, network_option, options_of, speaking
     from phinas.command.configuration import configuration
     from phinas.command.run_folder import RUNS
     from phinas.generate.__main__ import generate as run_generate
+    from phinas.networks.arch_file import read_arch
 
     found = getattr(scaling, "folder", None)
     settings: dict[str, Any] = {
@@ -132,4 +123,7 @@ def generate(
     given, names = configuration("phinas.generate", "generate", asked.typed)
     with speaking(progress):
         run_generate(given, names, asked.typed)
-    return Family(RUNS / str(given["name"]))
+    folder = RUNS / str(given["name"])
+    table = pd.read_csv(folder / "family.csv")
+    networks = {str(model): read_arch(folder / f"{model}.yaml") for model in table["model"]}
+    return Family(folder, table, networks, Picture((folder / "family.png").read_bytes()))

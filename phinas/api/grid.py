@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -21,41 +20,24 @@ if TYPE_CHECKING:  # a front door that opens at once
 
 @dataclass(frozen=True, eq=False)
 class GridResult:
-    """What a scaling search found, as far as it came; `folder` holds all of it as files."""
+    """What a scaling search found, as far as it came; `folder` holds all of it as files.
+
+    scaling     what `scaling.yaml` holds: the constants, the network they are for, and the evidence.
+    candidates  one row per set of constants, as in `candidates.csv`: their costs, accuracies and ranks.
+    summary     what `summary.json` holds, `verdict` among it: a sentence on what the data can tell.
+    picture     every set of constants on the surface of equal cost, its accuracy as colour.
+    """
 
     folder: Path
-
-    @cached_property
-    def scaling(self) -> Scaling:
-        """What `scaling.yaml` holds: the constants, the network they are for, and the evidence."""
-        from phinas.networks.scaling_file import read_scaling
-
-        return read_scaling(self.folder / "scaling.yaml")
+    scaling: Scaling
+    candidates: pd.DataFrame
+    summary: Mapping[str, Any]
+    picture: Picture
 
     @property
     def constants(self) -> Coefficients:
         """alpha, beta and gamma, by which depth, width and resolution grow in one step."""
         return self.scaling.constants
-
-    @cached_property
-    def candidates(self) -> pd.DataFrame:
-        """One row per set of constants, as in `candidates.csv`: their costs, accuracies and ranks."""
-        import pandas as pd
-
-        return pd.read_csv(self.folder / "candidates.csv")
-
-    @cached_property
-    def summary(self) -> Mapping[str, Any]:
-        """What `summary.json` holds, `verdict` among it: a sentence on what the data can tell."""
-        import json
-
-        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
-        return summary
-
-    @cached_property
-    def picture(self) -> Picture:
-        """Every set of constants on the surface of equal cost, its accuracy as colour."""
-        return Picture((self.folder / "surface.png").read_bytes())
 
     def __repr__(self) -> str:
         return f"<scaling search {self.folder}: {self.constants}>"
@@ -107,11 +89,16 @@ def grid(
         RunFailed: Where no candidate has a result, or Ray is lost. All that was finished is kept.
         KeyboardInterrupt: When it is interrupted; likewise.
     """
+    import json
+
+    import pandas as pd
+
     from nas.evaluators.function import as_evaluator
     from phinas.api.call import named_run, network_option, options_of, speaking
     from phinas.command.configuration import configuration
     from phinas.command.run_folder import RUNS
     from phinas.files.errors import RunFailed
+    from phinas.networks.scaling_file import read_scaling
     from scaling_search.grid import grid as run_grid
 
     settings: dict[str, Any] = {"baseline": network_option("baseline", baseline), "phi": phi, "candidates": candidates}
@@ -130,4 +117,10 @@ def grid(
     folder = RUNS / str(given["name"])
     if code:
         raise RunFailed(f"no candidate has a result; see {folder}/candidates.csv")
-    return GridResult(folder)
+    return GridResult(
+        folder,
+        read_scaling(folder / "scaling.yaml"),
+        pd.read_csv(folder / "candidates.csv"),
+        json.loads((folder / "summary.json").read_text()),
+        Picture((folder / "surface.png").read_bytes()),
+    )

@@ -49,8 +49,6 @@ def _quoted(text: str) -> str:
     """Plain words as they are; others between quotes, where Hydra's grammar reads neither numbers nor `${...}`."""
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
         return text
-    return (
-        "'"
-        + re.sub(r"(\\*)(\$\{|'|\Z)", lambda match: 2 * match[1] + ("\\" if match[2] else "") + match[2], text)
-        + "'"
-    )
+    # What would end the text, or be computed in it, is escaped, and so is every backslash right before such a place.
+    escaped = re.sub(r"(\\*)(\$\{|'|\Z)", lambda place: 2 * place[1] + ("\\" if place[2] else "") + place[2], text)
+    return f"'{escaped}'"

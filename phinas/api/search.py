@@ -85,17 +85,12 @@ class SearchResult:
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row per evaluation, as in `trials.csv`: its reward, accuracy, costs, and a column for each decision."""
-        import pandas as pd
-
-        return pd.read_csv(self.folder / "trials.csv")
+        return self.searched.trials()
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
         """What `summary.json` holds."""
-        import json
-
-        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
-        return summary
+        return self.searched.summary()
 
     @cached_property
     def overview(self) -> Picture:

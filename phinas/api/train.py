@@ -19,16 +19,17 @@ if TYPE_CHECKING:  # a front door that opens at once
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A network that was trained; `folder` holds all of it as files."""
+    """A network that was trained; `folder` holds all of it as files.
+
+    network  as it was trained: with the side, the channels and the classes of the data.
+    metrics  one row per epoch, as in `metrics.csv`.
+    summary  what `summary.json` holds: scores on the images held out and of the test, and what the network costs.
+    """
 
     folder: Path
-
-    @cached_property
-    def network(self) -> Arch:
-        """The network as it was trained: with the side, the channels and the classes of the data."""
-        from phinas.networks.arch_file import read_arch
-
-        return read_arch(self.folder / "model.yaml")
+    network: Arch
+    metrics: pd.DataFrame
+    summary: Mapping[str, Any]
 
     @cached_property
     def module(self) -> nn.Module:
@@ -43,21 +44,6 @@ class Training:
         module = build(self.network, 0)
         module.load_state_dict(load_weights(self.folder / WEIGHTS, self.network))
         return module.eval()
-
-    @cached_property
-    def metrics(self) -> pd.DataFrame:
-        """One row per epoch, as in `metrics.csv`."""
-        import pandas as pd
-
-        return pd.read_csv(self.folder / "metrics.csv")
-
-    @cached_property
-    def summary(self) -> Mapping[str, Any]:
-        """What `summary.json` holds: scores on the images held out and of the test, and what the network costs."""
-        import json
-
-        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
-        return summary
 
     @property
     def accuracy(self) -> float:
@@ -101,7 +87,7 @@ def train(
         model: A published network by name, a YAML file, an `Arch`, or what a search found.
         data: Images: `digits`, `imagefolder`, `parquet`; with options such as `{"data.path": "photos"}`.
         recipe: `fast`, `efficientnet` or `finetune`.
-        weights: To start from (`from=` on a command line): a file, the folder of a run, or what `phinas.train` returned.
+        weights: To start from (`from=` on a command line): a file, a run's folder, or what `phinas.train` returned.
         name: The run's folder is `runs/NAME`; None: a timestamp.
         seed: Of weights and of the order of images.
         resolution: Pixels; None: the model's, or the images' own where the recipe enlarges none.
@@ -116,12 +102,19 @@ def train(
         RunFailed: Where the training diverged, or lost its workers.
         KeyboardInterrupt: When it is interrupted; its checkpoints are kept.
     """
+    import json
+
+    import pandas as pd
+
     from phinas.api.call import named_run, network_option, options_of, speaking
     from phinas.command.configuration import configuration
     from phinas.command.run_folder import RUNS
     from phinas.files.errors import RunFailed
+    from phinas.networks.arch_file import read_arch
     from phinas.train.__main__ import TrainingFailed
     from phinas.train.__main__ import train as run_train
+    from phinas.training.full.kept import NETWORK
+    from phinas.training.full.metrics import FILE
 
     settings: dict[str, Any] = {
         "model": network_option("model", model),
@@ -137,4 +130,6 @@ def train(
             run_train(given, names, asked.typed)
     except TrainingFailed as error:
         raise RunFailed(str(error)) from error
-    return Training(RUNS / str(given["name"]))
+    folder = RUNS / str(given["name"])
+    summary = json.loads((folder / "summary.json").read_text())
+    return Training(folder, read_arch(folder / NETWORK), pd.read_csv(folder / FILE), summary)

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from phinas.files.errors import CannotWrite, RunFailed
 
-CONSOLE = Console(highlight=False)
+# In a notebook too it is plain lines: rich would make a block of HTML of each.
+CONSOLE = Console(highlight=False, force_jupyter=False)
 
 
 def say(text: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import yaml
 
 from phinas.command.groups import CONFIG_FOLDER, SETTINGS, options
+from phinas.command.verbs import command_line
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?: +(?P<value>[^#\s].*?))?(?: *#+ ?(?P<comment>.*))?$")
 _COMMENT = re.compile(r"^(?P<indent> *)#+ ?(?P<comment>.*)$")
@@ -117,7 +118,7 @@ def help_of(command: str, name: str, arguments: Sequence[str]) -> str:
     """What `--help` prints: the options of the command, and those of the groups as `arguments` choose them."""
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     own = documented((CONFIG_FOLDER / f"{name}.yaml").read_text())
-    lines = [f"usage: python -m {command} [--config-dir FOLDER] [key=value ...]", ""]
+    lines = [f"usage: {command_line(command, [])} [--config-dir FOLDER] [key=value ...]", ""]
     lines += [*textwrap.wrap(own.about, width), ""] if own.about else []
     lines += ["options, with their defaults:", *_table(own.options, width)]
     typed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -130,18 +131,16 @@ def help_of(command: str, name: str, arguments: Sequence[str]) -> str:
             chosen = documented_choice(group, choice)
             lines += textwrap.wrap(chosen.about, width, initial_indent="  ", subsequent_indent="  ")
             lines += _table([option for option in chosen.options if option.default != "${data}"], width)
-    lines += [
-        "",
-        "Another choice of a group has other options: add it, as in "
-        f"{_example(name)}--help. --config-dir FOLDER has YAML files of your own, one subfolder a group.",
-    ]
-    return "\n".join(lines)
+    more = "--config-dir FOLDER has YAML files of your own, one subfolder a group."
+    if example := _example(name):
+        more = f"Another choice of a group has options of its own: {example} --help shows them. {more}"
+    return "\n".join([*lines, "", *textwrap.wrap(more, width)])
 
 
 def _example(name: str) -> str:
     for group, default in defaults_of(name).items():
         if others := [choice for choice in options(group) if choice not in (default, "custom")]:
-            return f"{group}={others[-1]} "
+            return f"{group}={others[-1]}"
     return ""
 
 
@@ -155,8 +154,7 @@ def _lines(option: Option, width: int) -> Iterator[str]:
     column = 30
     about = textwrap.wrap(option.about, max(width - column, 30)) or [""]
     if len(left) >= column - 1:
-        yield left if not option.about else f"{left}"
-        left = ""
+        yield left
     else:
         yield f"{left:<{column}}{about.pop(0)}".rstrip()
     for line in about:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from phinas.command.groups import CONFIG_FOLDER
 from phinas.command.hidden import check_not_hidden
 from phinas.files.errors import CannotWrite, InputError, RunFailed, one_line
 
@@ -49,12 +50,14 @@ def run(command: Callable[[Sequence[str]], int | None], arguments: Sequence[str]
 
 
 def _working_folder_last() -> None:
-    """People's own spaces and evaluators live where they type the command; what is theirs is found after what is ours.
+    """People's own spaces and evaluators live where they type the command; they are found after what is installed.
 
-    `python -m` puts that folder first, where a `copy.py` or a `conf.py` of theirs would be taken for somebody else's.
+    `python -m` puts that folder first, where a `copy.py` of theirs would be taken for Python's. Behind it comes a
+    checkout that we run from alone, which holds more than our packages: `tests`, `examples`.
     """
     here = os.getcwd()
-    sys.path[:] = [place for place in sys.path if (place or here) != here] + [here]
+    last = [here] if CONFIG_FOLDER.parent.name == "phinas" else [here, str(CONFIG_FOLDER.parent)]
+    sys.path[:] = [place for place in sys.path if (place or here) not in last] + list(dict.fromkeys(last))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
