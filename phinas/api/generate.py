@@ -73,29 +73,25 @@ def generate(
     Every setting is the one of `python -m phinas.generate`, with its default, its checks and its messages; what is
     written to `runs/NAME/` is the same too.
 
-    Args:
-        baseline: A published network by name, a YAML file, an `Arch`, or what a search found; None: the one that the
-            scaling was found for, else EfficientNet-B0.
-        scaling: `published`, `paper`, `dwr`, `efficientnet_x_gpu`, `tinynet`, a `scaling.yaml`, or what
-            `phinas.grid` returned.
-        phi: Steps of the scaling: one, or several; None: what the targets give, else 0, 1 and 2.
-        target_flops: The largest network of at most so many multiply-adds,
-        target_params: so many parameters,
-        target_memory: so many bytes (or `"16GiB"`),
-        target_latency: and so many seconds for an image on the device; measured.
-        export: Forms to write: any of `pytorch`, `weights`, `onnx`, `pt2`, or `all`.
-        weights: A file of weights for the one network that is exported; None: fresh ones.
-        name: The run's folder is `runs/NAME`; None: a timestamp.
-        seed: Of fresh weights.
-        device: What latency is measured on: `here`, `cpu`, `cuda`.
-        options: Any other option by its name on the command line: `{"batch_size": 64}`.
-        progress: Whether to say what happens.
+    baseline        a published network by name, a YAML file, an `Arch`, or what a search found; None: the one that the
+                    scaling was found for, else EfficientNet-B0.
+    scaling         `published`, `paper`, `dwr`, `efficientnet_x_gpu`, `tinynet`, a `scaling.yaml`, or what
+                    `phinas.grid` returned.
+    phi             steps of the scaling: one, or several; None: what the targets give, else 0, 1 and 2.
+    target_flops    the largest network of at most so many multiply-adds,
+    target_params   so many parameters,
+    target_memory   so many bytes (or `"16GiB"`),
+    target_latency  and so many seconds for an image on the device; measured.
+    export          forms to write: any of `pytorch`, `weights`, `onnx`, `pt2`, or `all`.
+    weights         a file of weights for the one network that is exported; None: fresh ones.
+    name            the run's folder is `runs/NAME`; None: a timestamp.
+    seed            of fresh weights.
+    device          what latency is measured on: `here`, `cpu`, `cuda`.
+    options         any other option by its name on the command line: `{"batch_size": 64}`.
+    progress        whether to say what happens.
 
-    Returns:
-        The networks: `networks`, a `table`, and each as a `module()`.
-
-    Raises:
-        InputError: For whatever you can mend, in one line that names it. Nothing is written over.
+    Returns the networks. Raises InputError for whatever you can mend, in one line that names it, and nothing is written
+    over.
     """
     import pandas as pd
 

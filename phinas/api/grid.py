@@ -66,28 +66,24 @@ def grid(
     Every setting is the one of `python -m scaling_search.grid`, with its default, its checks and its messages; what is
     written to `runs/NAME/` is the same too.
 
-    Args:
-        baseline: The network to scale: a published one by name, a YAML file, an `Arch`, or what a search found.
-        evaluate: What a network is worth: a function `network -> accuracy` or `(network, seed) -> accuracy`, an
-            evaluator, or the name of one of ours.
-        phi: Steps: candidates cost 2^phi times the baseline.
-        candidates: Sets of constants that are evaluated; None: all of the lattice.
-        seeds: Evaluations of each.
-        name: The run's folder is `runs/NAME`; None: a timestamp.
-        seed: Of all that is random.
-        variant: The baseline made smaller before it is scaled: `resolution`, `stem_stride`, `width`; None: as it is.
-        data: Images that the evaluator trains on: `digits`, `imagefolder`, `parquet`; with options such as `data.path`.
-        engine: `ray` or `inline`.
-        options: Any other option by its name on the command line: `{"tolerance": 0.1}`.
-        progress: Whether to say what happens.
+    baseline    the network to scale: a published one by name, a YAML file, an `Arch`, or what a search found.
+    evaluate    what a network is worth: a function `network -> accuracy` or `(network, seed) -> accuracy`, an
+                evaluator, or the name of one of ours.
+    phi         steps: candidates cost 2^phi times the baseline.
+    candidates  sets of constants that are evaluated; None: all of the lattice.
+    seeds       evaluations of each.
+    name        the run's folder is `runs/NAME`; None: a timestamp.
+    seed        of all that is random.
+    variant     the baseline made smaller before it is scaled: `resolution`, `stem_stride`, `width`; None: as it is.
+    data        images that the evaluator trains on: `digits`, `imagefolder`, `parquet`; with options such as
+                `data.path`.
+    engine      `ray` or `inline`.
+    options     any other option by its name on the command line: `{"tolerance": 0.1}`.
+    progress    whether to say what happens.
 
-    Returns:
-        What was found: `constants`, `candidates`, and a picture.
-
-    Raises:
-        InputError: For whatever you can mend, in one line that names it. Nothing is written over.
-        RunFailed: Where no candidate has a result, or Ray is lost. All that was finished is kept.
-        KeyboardInterrupt: When it is interrupted; likewise.
+    Returns what was found. Raises InputError for whatever you can mend, in one line that names it, and nothing is
+    written over; RunFailed where no candidate has a result, or Ray is lost. Then, and where you interrupt it, all that
+    was finished is kept.
     """
     import json
 

@@ -171,36 +171,31 @@ def search(
     Every setting is the one of `python -m nas.search`, with its default, its checks and its messages; what is written
     to `runs/NAME/` is the same too.
 
-    Args:
-        space: `mnasnet`, `efficientnet`, `nasbench_macro`, the dotted path of a class, or a space of your own: an
-            object with `decisions` and `decode(choices)`, or its class.
-        evaluate: What a network is worth: a function `network -> accuracy` or `(network, seed) -> accuracy`, an
-            evaluator (`phinas.engines.evaluator.Evaluator`), or the name of one of ours, such as `proxy`. A function
-            may be a closure or stand in a notebook's cell; on Ray it is sent to the workers by value.
-        target_flops: T in the reward, multiply-adds of one image; None for no such target.
-        budget: Evaluations, each of another network. A larger one later goes on.
-        name: The run's folder is `runs/NAME`; None: a timestamp.
-        seed: Of all that is random.
-        controller: `bayesian`, `rl`, `evolution`, `random`, `optuna`, or a class or function that makes one:
-            `controller(problem=..., seed=...)`.
-        reward: `mnas_soft`, `mnas_hard`, `absolute`, or a function of (accuracy, cost, target).
-        data: Images that the proxy trains on: `digits`, `imagefolder`, `parquet`; with options such as `data.path`.
-        device: Where further costs come from: `none`, `here`, `cpu`, `cuda`, `accel_nasbench`, or an object with
-            `costs(network)`.
-        engine: `ray`, all cores or a cluster; `inline`, one evaluation after the other in this process.
-        targets: Of other costs than MACs, by name: `{"latency": 0.02}`.
-        limits: Networks that cost more are never proposed: `{"params": 5e6}`.
-        front: Costs to trade against accuracy in a search for a Pareto front: `("macs",)`.
-        options: Any other option by its name on the command line: `{"evaluator.recipe.epochs": 4}`.
-        progress: Whether to say what happens.
+    space         `mnasnet`, `efficientnet`, `nasbench_macro`, the dotted path of a class, or a space of your own: an
+                  object with `decisions` and `decode(choices)`, or its class.
+    evaluate      what a network is worth: a function `network -> accuracy` or `(network, seed) -> accuracy`, an
+                  evaluator (`phinas.engines.evaluator.Evaluator`), or the name of one of ours, such as `proxy`. A
+                  function may be a closure or stand in a notebook's cell; on Ray it is sent to the workers by value.
+    target_flops  T in the reward, multiply-adds of one image; None for no such target.
+    budget        evaluations, each of another network. A larger one later goes on.
+    name          the run's folder is `runs/NAME`; None: a timestamp.
+    seed          of all that is random.
+    controller    `bayesian`, `rl`, `evolution`, `random`, `optuna`, or a class or function that makes one:
+                  `controller(problem=..., seed=...)`.
+    reward        `mnas_soft`, `mnas_hard`, `absolute`, or a function of (accuracy, cost, target).
+    data          images that the proxy trains on: `digits`, `imagefolder`, `parquet`; with options such as `data.path`.
+    device        where further costs come from: `none`, `here`, `cpu`, `cuda`, `accel_nasbench`, or an object with
+                  `costs(network)`.
+    engine        `ray`, all cores or a cluster; `inline`, one evaluation after the other in this process.
+    targets       of other costs than MACs, by name: `{"latency": 0.02}`.
+    limits        networks that cost more are never proposed: `{"params": 5e6}`.
+    front         costs to trade against accuracy in a search for a Pareto front: `("macs",)`.
+    options       any other option by its name on the command line: `{"evaluator.recipe.epochs": 4}`.
+    progress      whether to say what happens.
 
-    Returns:
-        What was found, `best`, `front`, `trials` and pictures; also where the budget was finished before.
-
-    Raises:
-        InputError: For whatever you can mend, in one line that names it. Nothing is written over.
-        RunFailed: Where evaluations fail one after the other, or Ray is lost. All that was finished is kept.
-        KeyboardInterrupt: When it is interrupted; likewise.
+    Returns what was found; where the budget was finished before, too. Raises InputError for whatever you can mend, in
+    one line that names it, and nothing is written over; RunFailed where evaluations fail one after the other, or Ray is
+    lost. Then, and where you interrupt it, all that was finished is kept.
     """
     from nas.evaluators.function import as_evaluator
     from nas.search import configured

@@ -83,24 +83,19 @@ def train(
     Every setting is the one of `python -m phinas.train`, with its default, its checks and its messages; what is written
     to `runs/NAME/` is the same too.
 
-    Args:
-        model: A published network by name, a YAML file, an `Arch`, or what a search found.
-        data: Images: `digits`, `imagefolder`, `parquet`; with options such as `{"data.path": "photos"}`.
-        recipe: `fast`, `efficientnet` or `finetune`.
-        weights: To start from (`from=` on a command line): a file, a run's folder, or what `phinas.train` returned.
-        name: The run's folder is `runs/NAME`; None: a timestamp.
-        seed: Of weights and of the order of images.
-        resolution: Pixels; None: the model's, or the images' own where the recipe enlarges none.
-        options: Any other option by its name on the command line: `{"recipe.epochs": 10}`.
-        progress: Whether to say what happens.
+    model       a published network by name, a YAML file, an `Arch`, or what a search found.
+    data        images: `digits`, `imagefolder`, `parquet`; with options such as `{"data.path": "photos"}`.
+    recipe      `fast`, `efficientnet` or `finetune`.
+    weights     to start from (`from=` on a command line): a file, a run's folder, or what `phinas.train` returned.
+    name        the run's folder is `runs/NAME`; None: a timestamp.
+    seed        of weights and of the order of images.
+    resolution  pixels; None: the model's, or the images' own where the recipe enlarges none.
+    options     any other option by its name on the command line: `{"recipe.epochs": 10}`.
+    progress    whether to say what happens.
 
-    Returns:
-        The trained network, `module`, with its `metrics` and `accuracy`.
-
-    Raises:
-        InputError: For whatever you can mend, in one line that names it. Nothing is written over.
-        RunFailed: Where the training diverged, or lost its workers.
-        KeyboardInterrupt: When it is interrupted; its checkpoints are kept.
+    Returns the trained network. Raises InputError for whatever you can mend, in one line that names it,
+    and nothing is written over; RunFailed where the training diverged, or lost its workers. Then, and where you
+    interrupt it, its checkpoints are kept.
     """
     import json
 
