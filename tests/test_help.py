@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -68,6 +70,15 @@ def test_help_follows_the_choices_that_are_typed() -> None:
     bayesian = help_of("nas.search", "search", [])
     assert "controller.batch" not in bayesian and "one of: bayesian, custom, evolution" in bayesian
     assert "my_pkg" in help_of("nas.search", "search", ["space._target_=mine.Space"])
+
+
+def test_help_knows_the_yaml_of_a_folder_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "space").mkdir()
+    (tmp_path / "space" / "mine.yaml").write_text(
+        "# A space of mine.\n_target_: my.Space\nwidth: 3  # of all\n"
+    )
+    shown = help_of("nas.search", "search", ["space=mine"], tmp_path)
+    assert "A space of mine." in shown and "space.width=3" in shown and "nasbench_macro, mine" in shown
 
 
 def test_help_exits_with_0_and_a_line_for_each_verb(capsys: pytest.CaptureFixture[str]) -> None:

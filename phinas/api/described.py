@@ -42,7 +42,8 @@ def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _frozen(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen  # type: ignore[attr-defined]
+    parameters: Any = getattr(type(value), "__dataclass_params__", None)
+    return parameters is not None and bool(parameters.frozen)
 
 
 def _written(value: Any) -> tuple[Any, bool]:
@@ -51,7 +52,7 @@ def _written(value: Any) -> tuple[Any, bool]:
         return value, True
     if isinstance(value, os.PathLike):
         return os.fspath(value), True
-    if callable(getattr(value, "key", None)) and _frozen(value):  # a network
+    if _frozen(value) and callable(getattr(value, "key", None)):  # a network
         return value.key(), True
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _written({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})

@@ -38,15 +38,16 @@ def configuration(
     under which names that the defaults do not know may be set: `targets.NAME=...` without Hydra's `+`.
     Raises InputError naming the option that is unknown, malformed or missing, with what is allowed.
     """
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_of(command, name, arguments))
-        sys.exit(0)
-    parser = argparse.ArgumentParser(prog=f"python -m {command}", allow_abbrev=False, add_help=False)
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--config-dir", type=Path)
     parser.add_argument("overrides", nargs="*")
     parser.error = _refuse  # type: ignore[method-assign]
     _check_text(arguments)
     given = parser.parse_intermixed_args(arguments)
+    if given.help:
+        print(help_of(command, name, given.overrides, given.config_dir))
+        sys.exit(0)
     overrides = _open_custom_groups([_as_text(override) for override in given.overrides])
     overrides = [f"++{text}" if text.startswith(tuple(f"{key}." for key in open_ended)) else text for text in overrides]
     GlobalHydra.instance().clear()

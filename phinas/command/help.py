@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -99,14 +100,15 @@ def defaults_of(name: str) -> dict[str, str | None]:
     return chosen
 
 
-def documented_choice(group: str, choice: str) -> Documented:
+def documented_choice(group: str, choice: str, folder: Path = CONFIG_FOLDER) -> Documented:
     """One choice of a group, its options by their names on command lines; with those that it has from another."""
-    text = (CONFIG_FOLDER / group / f"{choice}.yaml").read_text()
+    text = (folder / group / f"{choice}.yaml").read_text()
     own = documented(text)
     inherited: dict[str, Option] = {}
     for other in yaml.safe_load(text).get("defaults", []):
         if isinstance(other, str) and other != "_self_":
-            inherited = {option.name: option for option in documented_choice(group, other).options}
+            where = folder if (folder / group / f"{other}.yaml").exists() else CONFIG_FOLDER
+            inherited = {option.name: option for option in documented_choice(group, other, where).options}
     for option in own.options:
         name = f"{group}.{option.name}"
         before = inherited.get(name)
@@ -114,8 +116,11 @@ def documented_choice(group: str, choice: str) -> Documented:
     return Documented(own.about, tuple(inherited.values()))
 
 
-def help_of(command: str, name: str, arguments: Sequence[str]) -> str:
-    """What `--help` prints: the options of the command, and those of the groups as `arguments` choose them."""
+def help_of(command: str, name: str, arguments: Sequence[str], own_folder: Path | None = None) -> str:
+    """What `--help` prints: the options of the command, and those of the groups as `arguments` choose them.
+
+    own_folder  with YAML files of the user's own.
+    """
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     own = documented((CONFIG_FOLDER / f"{name}.yaml").read_text())
     lines = [f"usage: {command_line(command, [])} [--config-dir FOLDER] [key=value ...]", ""]
@@ -125,10 +130,11 @@ def help_of(command: str, name: str, arguments: Sequence[str]) -> str:
     for group, default in defaults_of(name).items():
         custom = f"{group}._target_" in typed
         choice = "custom" if custom else typed.get(group, default)
-        choice = default if choice not in options(group) else choice
-        lines += ["", f"{group}={choice or 'null'}    one of: {', '.join(options(group))}"]
+        theirs = sorted(file.stem for file in (own_folder / group).glob("*.yaml")) if own_folder else []
+        choice = choice if choice in (*options(group), *theirs) else default
+        lines += ["", f"{group}={choice or 'null'}    one of: {', '.join([*options(group), *theirs])}"]
         if choice is not None and group not in SETTINGS:
-            chosen = documented_choice(group, choice)
+            chosen = documented_choice(group, choice, own_folder if choice in theirs and own_folder else CONFIG_FOLDER)
             lines += textwrap.wrap(chosen.about, width, initial_indent="  ", subsequent_indent="  ")
             lines += _table([option for option in chosen.options if option.default != "${data}"], width)
     more = "--config-dir FOLDER has YAML files of your own, one subfolder a group."
