@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search family test check bench clean
+.PHONY: search family test check bench docs clean
 
 # One environment for everything, rebuilt when what it is made of changes. torch goes first and pinned: whichever
 # package asks for it later finds it there, and cannot pull another build in.
@@ -35,5 +35,12 @@ bench: .venv/installed  ## minutes; benchmarks.proxy_study and benchmarks.search
 	$(BIN)/python -m benchmarks.engine_overhead
 	$(BIN)/python -m benchmarks.proxy_throughput --ray
 
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+docs: .venv/docs  ## the documentation as a site in site/; a broken link or a page that is in no menu fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf site .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
