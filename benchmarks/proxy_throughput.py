@@ -27,8 +27,8 @@ from torch.utils.data import Dataset as TorchDataset
 from phinas.networks.arch import Arch
 from phinas.networks.build import build
 from phinas.networks.reference import EFFICIENTNET_B0
-from phinas.training.augment.samples import samples
 from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.samples import samples
 from phinas.training.short.loop import train
 from phinas.training.short.recipe import Recipe
 

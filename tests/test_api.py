@@ -231,7 +231,12 @@ def test_defaults_are_those_of_the_commands() -> None:
             assert default == wanted or (default == () and wanted == []), f"phinas.{name}({option}=...)"
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text("a'\\${}\" ,:[]()=~+1", max_size=10)
+WORDS = st.text("abenrtulsif1_./-", max_size=8)
+TEXT = (
+    WORDS
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+    | st.text("a'\\${}\" ,:[]()=~+1", max_size=10)
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b_c", "lr"]), inner, max_size=3),

@@ -74,9 +74,7 @@ def test_help_follows_the_choices_that_are_typed() -> None:
 
 def test_help_knows_the_yaml_of_a_folder_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "space").mkdir()
-    (tmp_path / "space" / "mine.yaml").write_text(
-        "# A space of mine.\n_target_: my.Space\nwidth: 3  # of all\n"
-    )
+    (tmp_path / "space" / "mine.yaml").write_text("# A space of mine.\n_target_: my.Space\nwidth: 3  # of all\n")
     shown = help_of("nas.search", "search", ["space=mine"], tmp_path)
     assert "A space of mine." in shown and "space.width=3" in shown and "nasbench_macro, mine" in shown
 

@@ -20,12 +20,13 @@ def cells(file: Path) -> Any:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook, code = cells(file)
     kernel = NotebookClient(
-        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     kernel.execute()  # raises what a cell raises
     assert all(cell.execution_count for cell in code)

@@ -16,8 +16,8 @@ from nas.evaluators.proxy import Proxy
 from phinas.engines.evaluator import EvaluationFailed, measure
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch, Stage, Stem
-from phinas.training.augment.samples import samples
 from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.samples import samples
 from phinas.training.short.recipe import Recipe
 from tests.conftest import Clock
 

@@ -16,9 +16,10 @@ from torch.nn import functional
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch, Stage, Stem
 from phinas.networks.build import build
-from phinas.training.augment.samples import Samples, random_views, samples, seen
+from phinas.training.augment.views import random_views, seen
 from phinas.training.convolutions import fast_convolutions
 from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.samples import Samples, samples
 from phinas.training.optim import learning_rate, optimizer
 from phinas.training.short.loop import Diverged, Epoch, evaluate, recalibrate, train
 from phinas.training.short.recipe import Recipe
@@ -255,7 +256,7 @@ def test_without_flip_and_shift_an_image_is_itself() -> None:
 def test_samples_are_placed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     for resolution in (None, 12):
         whole, _ = samples(dataset(channels=3), resolution, CPU)
-        monkeypatch.setattr("phinas.training.augment.samples._PART", 10 * 3 * 64)
+        monkeypatch.setattr("phinas.training.data.samples._PART", 10 * 3 * 64)
         parts, _ = samples(dataset(channels=3), resolution, CPU)
         assert torch.equal(whole.pixels, parts.pixels) and parts.pixels.is_contiguous()
         monkeypatch.undo()

@@ -18,16 +18,16 @@ from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
 from phinas.networks.build import ConvNet
 from phinas.networks.network import Network, build_network
-from phinas.training.augment.samples import Samples, samples
 from phinas.training.data.dataset import Dataset
 from phinas.training.data.decode import MAX_SIDE
+from phinas.training.data.samples import Samples, samples
 from phinas.training.own_failures import own_failures
 from phinas.training.short.forecast import forecast_seconds
 from phinas.training.short.loop import device, train
 from phinas.training.short.recipe import Recipe
 
 _NETWORK: Final = "network"
-_SIZES = 2  # of the images that are kept: a study alternates between a few, and each may be gigabytes
+_SIDES_KEPT = 2  # of the images that are kept: a study alternates between a few, and each may be gigabytes
 
 
 class Proxy:
@@ -39,6 +39,8 @@ class Proxy:
     stem_stride  stride of an Arch's first convolution while it trains here; None: the network's own. Networks for 224
                  pixels stride 32-fold, and small images keep more of their detail with 1.
     score_every  score every so many epochs, and always after the last; what is not scored yields no measurement.
+
+    The defaults of a search are in conf/evaluator/proxy.yaml; those below are for whoever makes one in Python.
 
     An Arch is trained at the images' size, channels and classes, without dropout and stochastic depth (a few epochs
     underfit as it is), and from a classifier of zeros (the initialiser for 1000 classes starts 10 of them at a loss of
@@ -81,7 +83,7 @@ class Proxy:
         Raises EvaluationFailed if the loss or the logits leave the finite numbers, or the network does not fit into
         memory; InputError if the data alone do not.
         """
-        train_set, val_set = self._placed(self._side(network))
+        train_set, val_set = self._samples_at(self._side(network))
         with own_failures(self.recipe.batch_size, *train_set.pixels.shape[1:3]):
             module = self._built(network, seed, train_set)
             for epoch in train(module, train_set, val_set, self.recipe, seed, score_every=self.score_every):
@@ -94,7 +96,7 @@ class Proxy:
         `threads` are torch's meanwhile; None: as many as it has. Torch's global generators are left as they were.
         Raises as an evaluation does.
         """
-        train_set, val_set = self._placed(self._side(network))
+        train_set, val_set = self._samples_at(self._side(network))
         with own_failures(self.recipe.batch_size, *train_set.pixels.shape[1:3]), torch_threads(threads):
             module = self._built(network, 0, train_set)
             return forecast_seconds(module, train_set, val_set, self.recipe, self.score_every)
@@ -137,11 +139,11 @@ class Proxy:
             )
         return check_whole("input_shape[1]", shape[1])
 
-    def _placed(self, side: int | None) -> tuple[Samples, Samples]:
+    def _samples_at(self, side: int | None) -> tuple[Samples, Samples]:
         """(train, val) on this worker's device, put there by the first evaluation at this size."""
         placed = self._samples.pop(side, None)
         while placed is None:
-            if len(self._samples) == _SIZES:
+            if len(self._samples) == _SIDES_KEPT:
                 del self._samples[next(iter(self._samples))]
             try:
                 placed = samples(self.data, side, device())

@@ -26,7 +26,8 @@ def described(part: Any) -> dict[str, Any]:
     kind = part if inspect.isroutine(part) or inspect.isclass(part) else type(part)
     settings = _plain(vars(part)) if kind is not part and hasattr(part, "__dict__") else {}
     code = _code(kind)
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **settings, **({"code": code} if code else {})}
+    name = f"{kind.__module__ or '__main__'}.{kind.__qualname__}"  # what is exec'd has no module
+    return {"_target_": name, **settings, **({"code": code} if code else {})}
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:

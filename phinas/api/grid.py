@@ -74,7 +74,8 @@ def grid(
     seeds       evaluations of each.
     name        the run's folder is `runs/NAME`; None: a timestamp.
     seed        of all that is random.
-    variant     the baseline made smaller before it is scaled: `resolution`, `stem_stride`, `width`; None: as it is.
+    variant     the baseline made smaller before it is scaled: `resolution`, `stem_stride`, `width`; what is left out is
+                as on the command line. None: the baseline as it is.
     data        images that the evaluator trains on: `digits`, `imagefolder`, `parquet`; with options such as
                 `data.path`.
     engine      `ray` or `inline`.

@@ -9,6 +9,8 @@ from typing import Any
 
 from phinas.files.errors import InputError
 
+_WORDS = ("null", "true", "false", "nan", "inf")  # which would not be text
+
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:
     """`{"budget": 10, "front": ["macs"]}` as `["budget=10", "front=[macs]"]`; text is quoted where it must be.
@@ -46,8 +48,8 @@ def _text(name: str, value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Plain words as they are; others between quotes, where Hydra's grammar reads neither numbers nor `${...}`."""
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+    """Plain words and paths as they are; others in quotes, where Hydra's grammar reads no number and no `${...}`."""
+    if re.fullmatch(r"(\.{0,2}/)?[A-Za-z][\w./-]*", text, re.ASCII) and text.lower() not in _WORDS:
         return text
     # What would end the text, or be computed in it, is escaped, and so is every backslash right before such a place.
     escaped = re.sub(r"(\\*)(\$\{|'|\Z)", lambda place: 2 * place[1] + ("\\" if place[2] else "") + place[2], text)

@@ -91,7 +91,7 @@ MOVED = {
     "scaling_search.contrast": "scaling_search.compare.outcome",
     "scaling_search.figures.comparison": "scaling_search.compare.figure",
     "training.activation_map": "phinas.cam.activation_map",
-    "training.augment": "phinas.training.augment.samples",
+    "training.augment": "phinas.training.data.samples",
     "training.average": "phinas.training.full.average",
     "training.batch_norm": "phinas.training.workers.batch_norm",
     "training.batches": "phinas.training.data.batches",

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from phinas.command.configuration import configuration
-from phinas.command.console import CONSOLE, say
+from phinas.command.console import CONSOLE, say, show_wide
 from phinas.command.parts import construct
 from phinas.command.progress import progress
 from phinas.command.run import run
@@ -308,13 +307,13 @@ def _introduce(asked: _Asked) -> None:
 
 
 def _print(title: str | None, headings: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """A table, folded where a terminal is too narrow for it, and as wide as it needs where there is none."""
+    """One of the tables."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for line in lines:
         table.add_row(*line)
-    (CONSOLE if CONSOLE.is_terminal else Console(highlight=False, width=_WIDE)).print(table)
+    show_wide(table, _WIDE)
 
 
 def _write_networks(asked: _Asked) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from phinas.training.augment.crops import Boxes, central_boxes, cut, random_boxes
-from phinas.training.augment.samples import Samples, Views, random_views, seen
+from phinas.training.augment.views import Views, random_views, seen
 from phinas.training.data.dataset import Dataset, Images
+from phinas.training.data.samples import Samples
 from phinas.training.full.recipe import FullRecipe
 from phinas.training.workers.share import ALONE, Share
 

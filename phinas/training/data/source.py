@@ -15,9 +15,9 @@ from torch import Tensor
 
 from phinas.engines.out_of_memory import out_of_memory
 from phinas.files.errors import InputError
-from phinas.training.augment.samples import Samples
 from phinas.training.data.batches import Batches, MemoryBatches, as_scored, as_trained
 from phinas.training.data.dataset import Dataset, Images, data_hash
+from phinas.training.data.samples import Samples
 from phinas.training.full.recipe import FullRecipe
 from phinas.training.workers.share import ALONE, Share
 

@@ -25,11 +25,12 @@ from torch.utils.data import DataLoader
 
 from phinas.files.errors import InputError
 from phinas.training.augment.crops import central_boxes, cut, random_boxes
-from phinas.training.augment.samples import Samples, Views, seen
+from phinas.training.augment.views import Views, seen
 from phinas.training.data.batches import Plan, seed_of_crop
 from phinas.training.data.dataset import Moments, histogram, moments
 from phinas.training.data.decode import decode, size_of
 from phinas.training.data.image_folder import Files, files_hash
+from phinas.training.data.samples import Samples
 from phinas.training.data.source import part_size, spread
 from phinas.training.full.recipe import FullRecipe
 from phinas.training.workers.share import ALONE, Share

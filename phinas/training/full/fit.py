@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from phinas.engines.out_of_memory import out_of_memory
 from phinas.networks.build import ConvNet
-from phinas.training.augment.samples import Samples
 from phinas.training.convolutions import fast_convolutions
 from phinas.training.data.batches import Batches, seed_of_step
+from phinas.training.data.samples import Samples
 from phinas.training.data.source import Scored
 from phinas.training.full.average import WeightAverage
 from phinas.training.full.recipe import FullRecipe, full_optimizer

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from phinas.training.augment.samples import Samples
+from phinas.training.data.samples import Samples
 from phinas.training.optim import optimizer
 from phinas.training.short.loop import evaluate, train
 from phinas.training.short.recipe import Recipe

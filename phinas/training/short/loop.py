@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from phinas.training.augment.samples import Samples, random_views, seen
+from phinas.training.augment.views import random_views, seen
 from phinas.training.convolutions import fast_convolutions
+from phinas.training.data.samples import Samples
 from phinas.training.optim import learning_rate
 from phinas.training.optim import optimizer as make_optimizer
 from phinas.training.short.recipe import Recipe
