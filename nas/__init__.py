@@ -1,4 +1,7 @@
-"""The architecture search: controllers propose, evaluators measure, engines run, the journal remembers."""
+"""The architecture search: controllers propose, evaluators measure, engines run, the journal remembers.
+
+It stands on `phinas` (networks, engines, training) and `search_spaces`; neither knows of it.
+"""
 
 from phinas.command.hidden import refuse_where_hidden
 

@@ -47,11 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     """The command. Returns the exit code; raises InputError for what the user can mend."""
     given, names = configured(arguments)
     if given["experiment"] is not None:
-        return run_experiment(arguments, configured, _search)
-    return _search(given, names, arguments)
+        return run_experiment(arguments, configured, _search_and_conclude)
+    return _search_and_conclude(given, names, arguments)
 
 
-def _search(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str]) -> int:
+def _search_and_conclude(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequence[str]) -> int:
     return _conclude(search(given, names, arguments))
 
 

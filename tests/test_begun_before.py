@@ -58,8 +58,9 @@ def table(path: Path, without: Sequence[str] = ()) -> list[dict[str, Any]]:
     return pd.read_csv(path).drop(columns=list(without)).to_dict("records")
 
 
-def accuracies(lines: str) -> list[Any]:
-    return [json.loads(line).get("accuracy") for line in lines.splitlines()[1:]]
+def sorted_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
+    """What does not hang on accuracies, which differ between CPUs, nor on the order that they make."""
+    return sorted(str([row[column] for column in columns]) for row in rows)
 
 
 @pytest.mark.parametrize("name", ["search", "search_synthetic", "check"])
@@ -88,10 +89,8 @@ def test_a_study_goes_on_and_its_constants_keep_the_name_of_their_settings(begun
     assert typed_again("grid") == 0
     rows = table(begun / "grid" / "candidates.csv")
     expected = table(BEFORE / "expected" / "grid_candidates.csv")
-    columns = ("alpha", "beta", "gamma", "realised_macs")
-    assert [[row[column] for column in columns] for row in rows] == [
-        [row[column] for column in columns] for row in expected
-    ]
+    columns = ["alpha", "beta", "gamma", "realised_macs"]
+    assert sorted_rows(rows, columns) == sorted_rows(expected, columns)
     (settings,) = {line.strip() for line in before.splitlines() if "settings_hash" in line}
     assert settings in (begun / "grid" / "scaling.yaml").read_text()
 
@@ -113,11 +112,10 @@ def test_a_training_goes_on(begun: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_transfer_goes_on(begun: Path) -> None:
     assert typed_again("transfer") == 0
     rows, expected = table(begun / "transfer" / "results.csv"), table(BEFORE / "expected" / "transfer.csv")
-    columns = ("data", "model", "start", "stage", "lr", "seed")
-    assert [[row[column] for column in columns] for row in rows] == [
-        [row[column] for column in columns] for row in expected
-    ]
-    assert rows[:2] == table(BEFORE / "transfer" / "results.csv")
+    columns = ["data", "model", "start", "stage", "seed"]
+    assert sorted_rows(rows, columns) == sorted_rows(expected, columns)
+    before = (BEFORE / "transfer" / "results.csv").read_text()
+    assert (begun / "transfer" / "results.csv").read_text().startswith(before), "what was done is kept as it was"
 
 
 def test_a_family_goes_on(begun: Path) -> None:
