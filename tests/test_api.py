@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,6 +23,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import phinas
+from nas import report
 from nas import search as command
 from nas.controllers.random import Random
 from nas.evaluators.synthetic import Synthetic
@@ -27,7 +31,7 @@ from phinas import InputError, RunFailed
 from phinas.api.described import described
 from phinas.api.overrides import overrides_of
 from phinas.command.groups import CONFIG_FOLDER
-from phinas.engines.evaluator import EvaluationFailed
+from phinas.engines.evaluator import EvaluationFailed, Measurement
 from phinas.networks.arch import Arch, Stage, Stem
 from phinas.networks.cost import cost
 from phinas.networks.network import Network
@@ -37,6 +41,11 @@ from tests.conftest import contents
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 TINY = Arch(Stem(8), (Stage("mbconv", 3, 2, channels=8, repeats=1, expand=2),), head_channels=16, resolution=16)
+
+
+class NeedsWidth(EfficientNet):
+    def __init__(self, width: int) -> None:
+        super().__init__()
 
 
 def larger_is_better(network: Network) -> float:
@@ -78,7 +87,7 @@ def test_a_search_is_that_of_the_command_to_the_byte() -> None:
 
 def test_what_is_found_is_there_as_values_tables_and_pictures() -> None:
     found = quick(name="a")
-    assert found.folder == Path("runs/a") and len(found.trials) == 6
+    assert found.folder == Path("runs/a").resolve() and len(found.trials) == 6
     best = found.best
     assert best is not None and isinstance(best.network, Arch)
     assert best.reward == found.trials.reward.max() and best.accuracy == larger_is_better(best.network)
@@ -91,7 +100,7 @@ def test_what_is_found_is_there_as_values_tables_and_pictures() -> None:
         assert picture._repr_png_().startswith(b"\x89PNG")
     found.overview.save("a.png")
     assert Path("a.png").read_bytes() == found.overview.png
-    assert "data:image/png;base64," in found._repr_html_() and "runs/a" in repr(found)
+    assert "data:image/png;base64," in found._repr_html_() and "<search a: 6 evaluations" in repr(found)
     logits = best.module()(torch.zeros(2, 3, 32, 32))
     assert logits.shape == (2, 1000)
 
@@ -105,7 +114,7 @@ def test_the_same_name_goes_on_and_another_function_is_another_search() -> None:
     def others(network: Network) -> float:
         return 0.5
 
-    with pytest.raises(InputError, match="was started with evaluator._target_="):
+    with pytest.raises(InputError, match=r"was started with evaluator\._code_=.* \(now .*others\)"):
         quick(name="a", budget=9, evaluate=others)
     assert Path("runs/a/journal.jsonl").read_bytes() == journal
 
@@ -167,7 +176,7 @@ def test_objects_of_ones_own_in_every_place() -> None:
     config = yaml.safe_load(Path("runs/a/config.yaml").read_text())
     assert config["space"]["_target_"] == "search_spaces.efficientnet.EfficientNet"
     assert described(EfficientNet(resolution=64)) != config["space"] == described(EfficientNet(resolution=32))
-    assert config["evaluator"]["noise"] == 0.1 and config["reward"]["_target_"].endswith("frugal")
+    assert config["evaluator"]["_object_"]["noise"] == 0.1 and config["reward"]["_target_"].endswith("frugal")
     assert found.best is not None and "joules" in found.best.costs
 
 
@@ -194,11 +203,25 @@ def test_nothing_is_said_where_no_progress_is_wanted(capsys: pytest.CaptureFixtu
         ({"options": {"evaluator.noise": 3}}, "evaluator is an object here, and has its settings"),
         ({"options": {"a b": 3}}, "options: 'a b' is no name of an option"),
         ({"options": {"halving.grace": object()}}, "halving.grace=<object object"),
-        ({"front": ["joules"]}, "front=joules"),
+        ({"front": "joules"}, "front=joules"),
+        ({"data": object()}, "it must be the name of one, of digits, imagefolder, parquet"),
+        ({"engine": object()}, "it must be the name of one, of inline, ray"),
+        ({"evaluate": Synthetic}, "it must be a function from a network to its accuracy, or an evaluator"),
+        (
+            {"evaluate": lambda network, *, seed: 0.5},
+            "it must take a network, or a network and a seed, and need",
+        ),
+        ({"evaluate": lambda a, b, c: 0.5}, "it must take a network, or a network and a seed, and need"),
+        ({"evaluate": "nowhere.accuracy"}, "evaluate=nowhere.accuracy: cannot be found"),
+        ({"space": NeedsWidth}, "space=NeedsWidth: "),
+        ({"controller": None}, "controller=None: it must be a class"),
+        ({"targets": [1]}, "targets=[1]: it must be a mapping of names to values"),
+        ({"options": {3: 1}}, "options={3: 1}: it must be a mapping of names to values"),
+        ({"options": {"experiment": "b0"}}, "options: experiment is for the command line alone"),
         ({"name": "../a"}, "name=../a: a run's name has letters"),
         ({"device": object()}, "it has no method costs(network)"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -251,6 +274,98 @@ def test_any_value_reaches_the_command_as_it_is(value: Any) -> None:
     assert OmegaConf.to_container(OmegaConf.create({"option": parsed}), resolve=True) == {"option": value}
 
 
+class Scored:
+    """An evaluator of one's own with a value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, network: Network, seed: int) -> Iterator[Measurement]:
+        yield Measurement(float(self.value))
+
+    def accuracy(self, network: Network) -> float:
+        return float(self.value)
+
+
+class Slotted:
+    __slots__ = ("value",)
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, network: Network) -> float:
+        return self.value
+
+
+def closure(value: float) -> Callable[[Network], float]:
+    return lambda network: value
+
+
+def default(value: float) -> Callable[..., float]:
+    def accuracy(network: Network, value: float = value) -> float:
+        return value
+
+    return accuracy
+
+
+def with_value(value: Any, network: Network) -> float:
+    return float(value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Scored,
+        lambda value: Scored(np.float64(value)),
+        lambda value: Scored(value).accuracy,
+        Slotted,
+        closure,
+        default,
+        lambda value: functools.partial(with_value, value),
+        lambda value: functools.partial(with_value, np.float32(value)),
+    ],
+    ids=["object", "numpy", "method", "slots", "closure", "default", "partial", "numpy in a partial"],
+)
+def test_another_value_is_another_search(make: Callable[[float], Any]) -> None:
+    quick(evaluate=make(0.25), budget=2, name="a")
+    before = contents(Path("runs/a"))
+    with pytest.raises(InputError, match="was started with evaluator"):
+        quick(evaluate=make(0.75), budget=4, name="a")
+    assert contents(Path("runs/a")) == before
+    assert len(quick(evaluate=make(0.25), budget=4, name="a").trials) == 4
+
+
+def test_what_no_yaml_holds_is_left_out_and_does_no_harm() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    evaluator = Scored(0.5)
+    vars(evaluator).update(itself=itself, lock=threading.Lock(), rate=np.float64(0.1), code="mine")
+    assert described(evaluator)["_object_"] == {"value": 0.5, "rate": 0.1, "code": "mine"}
+    quick(evaluate=evaluator, name="a")
+    assert yaml.safe_load(Path("runs/a/config.yaml").read_text())["evaluator"]["_object_"]["rate"] == 0.1
+
+
+def test_a_class_without_a_source_of_its_own_is_known_by_its_methods() -> None:
+    """As in a notebook, where the source of a cell is found for functions alone."""
+    hashes = []
+    for value in (0.25, 0.75, 0.25):
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(f"class E:\n    def __call__(self, network):\n        return {value}\n", names)
+        hashes.append(described(names["E"]())["_code_"])
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_the_report_of_a_search_over_an_object_says_how_it_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    quick(space=EfficientNet(resolution=32), name="a")
+    with pytest.raises(InputError, match=r"space was an object that Python handed over; call phinas.search"):
+        report.main(["runs/a"])
+
+
+def test_unnamed_runs_are_runs_of_their_own() -> None:
+    folders = {quick(budget=1, seed=seed).folder for seed in range(3)}
+    assert len(folders) == 3
+
+
 def test_a_description_follows_code_and_settings_and_no_comments() -> None:
     def first(network: Network) -> float:
         return 0.5  # a comment
@@ -259,16 +374,16 @@ def test_a_description_follows_code_and_settings_and_no_comments() -> None:
         return 0.25
 
     one, other = described(first), described(second)
-    assert one["_target_"].endswith("first") and one["code"] != other["code"]
+    assert one["_target_"].endswith("first") and one["_code_"] != other["_code_"]
     assert described(Synthetic(noise=0.1)) != described(Synthetic(noise=0.2))
     source = "def f(network):\n    return 0.5\n"
-    commented = "def f(network):\n    # why\n    return 0.5  # how\n"
+    commented = "def f(network):\n    'What.'\n    # why\n    return 0.5  # how\n"
     hashes = []
     for number, text in enumerate((source, commented)):
         Path(f"module{number}.py").write_text(text)
         names: dict[str, Any] = {}
         exec(compile(text, f"module{number}.py", "exec"), names)
-        hashes.append(described(names["f"])["code"])
+        hashes.append(described(names["f"])["_code_"])
     assert hashes[0] == hashes[1]
 
 
@@ -323,6 +438,36 @@ def test_a_training_by_value_resumes_and_gives_its_module() -> None:
         phinas.train(TINY, name="c", options={"recipe.epochs": 1, "recipe.lr": 1e30})
     with pytest.raises(InputError, match="model=3: it must be an Arch, a name, a file"):
         phinas.train(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: phinas.grid(data=object()), "it must be the name of one, of digits, imagefolder, parquet"),
+        (lambda: phinas.grid(variant=3), "variant=3: it must be a mapping of names to values"),
+        (lambda: phinas.grid(options={"dry_run": True}), "options: dry_run is for the command line alone"),
+        (lambda: phinas.grid(baseline="nowhere"), "baseline=nowhere: no file, and no published network"),
+        (lambda: phinas.generate(device=object()), "it must be the name of one, of accel_nasbench, cpu"),
+        (lambda: phinas.generate(scaling="nowhere"), "scaling=nowhere"),
+        (lambda: phinas.generate(phi=[]), "phi=[]: give one or more"),
+        (lambda: phinas.train("efficientnet_b0", recipe=object()), "it must be the name of one, of efficientnet, fast"),
+        (lambda: phinas.train("efficientnet_b0", options={"bogus": 1}), "unknown option 'bogus'"),
+        (lambda: phinas.train(Path()), "model=.: no network was found or trained there; name the file of one"),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
+)
+def test_a_mistake_in_scaling_making_and_training_is_one_line(call: Callable[[], Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert contents(Path()) == {}
+
+
+def test_a_folder_of_a_run_by_name_or_path_is_its_network() -> None:
+    found = quick(space=EfficientNet(resolution=32), name="found")
+    for baseline in ("runs/found", Path("runs/found"), found, found.best):
+        family = phinas.generate(baseline=baseline, scaling="paper", phi=np.int64(0), progress=False)
+        assert found.best is not None and list(family.networks.values()) == [found.best.network]
 
 
 # ------------------------------------------------------------------------------------------------------------- the door

@@ -11,6 +11,7 @@ from phinas.__main__ import command_module, usage
 from phinas.command.groups import CONFIG_FOLDER, SETTINGS, options
 from phinas.command.help import defaults_of, documented, documented_choice, help_of
 from phinas.command.verbs import VERBS
+from phinas.files.errors import InputError
 from phinas.files.settings import flatten
 
 COMMANDS = sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml"))
@@ -70,6 +71,11 @@ def test_help_follows_the_choices_that_are_typed() -> None:
     bayesian = help_of("nas.search", "search", [])
     assert "controller.batch" not in bayesian and "one of: bayesian, custom, evolution" in bayesian
     assert "my_pkg" in help_of("nas.search", "search", ["space._target_=mine.Space"])
+
+
+def test_help_refuses_a_choice_that_is_not_there() -> None:
+    with pytest.raises(InputError, match="space=nowhere: there is no such space; allowed: custom"):
+        help_of("nas.search", "search", ["space=nowhere"])
 
 
 def test_help_knows_the_yaml_of_a_folder_of_ones_own(tmp_path: Path) -> None:

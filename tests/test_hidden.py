@@ -56,6 +56,16 @@ def test_a_file_that_hides_a_package_of_ours_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["nas", "scaling_search", "search_spaces"])
+def test_a_function_of_python_says_it_too(tmp_path: Path, command_environment: dict[str, str], name: str) -> None:
+    (tmp_path / f"{name}.py").touch()
+    code = "import sys; sys.path.insert(0, '.'); import phinas; phinas.search(evaluate='synthetic')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=command_environment, capture_output=True, text=True
+    )
+    assert f"InputError: {tmp_path / name}.py hides our package {name}" in done.stderr
+
+
 def test_python_is_told_by_an_import_error(tmp_path: Path, command_environment: dict[str, str]) -> None:
     (tmp_path / "search_spaces.py").touch()
     code = "import sys; sys.path.insert(0, '.'); import nas"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
+from hydra.utils import get_object
 
 from phinas.__main__ import command_module
+from phinas.command.configuration import configuration
 from phinas.command.verbs import VERBS
-from phinas.files.moved import COMMANDS, MOVED, moved_hint, named_before, renamed
+from phinas.files.moved import COMMANDS, MOVED, TARGETS, moved_hint, named_before, renamed
+from phinas.files.settings import check_same_settings
 
 
 @pytest.mark.parametrize(("before", "now"), MOVED.items(), ids=list(MOVED))
@@ -23,7 +27,30 @@ def test_every_command_is_a_verb_and_can_be_run() -> None:
 
 
 def test_no_two_modules_became_one_so_that_a_hash_over_earlier_names_is_the_same() -> None:
-    assert len(set(MOVED.values())) == len(MOVED) and len(set(COMMANDS.values())) == len(COMMANDS)
+    for table in (MOVED, COMMANDS, TARGETS):
+        assert len(set(table.values())) == len(table)
+
+
+@pytest.mark.parametrize(("before", "now"), TARGETS.items(), ids=list(TARGETS))
+def test_every_earlier_target_is_made_by_its_name_of_today(before: str, now: str) -> None:
+    assert callable(get_object(now))
+    module, _, name = before.rpartition(".")
+    assert now == f"{MOVED[module]}.{name}"
+
+
+def test_what_is_typed_is_the_users_own_where_they_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder `training/` with a `data.py` is in many a project, and what is in it is not ours."""
+    given, _ = configuration("nas.search", "search", ["evaluator.recipe._target_=training.recipe.Recipe"])
+    assert given["evaluator"]["recipe"]["_target_"] == TARGETS["training.recipe.Recipe"]
+    theirs = ["reward=custom", "reward._target_=training.data.digits", "space._target_=training.data.Space"]
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "__init__.py").touch()
+    (tmp_path / "training" / "data.py").write_text("def digits(accuracy, cost, target):\n    return accuracy\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given, _ = configuration("nas.search", "search", theirs)
+    assert given["reward"]["_target_"] == "training.data.digits" and given["space"]["_target_"] == "training.data.Space"
+    path = tmp_path / "settings.json"
+    check_same_settings(path, given, given)
 
 
 def test_targets_and_commands_are_renamed_at_any_depth_and_nothing_else_is() -> None:

@@ -66,7 +66,11 @@ def test_what_people_find_in_the_file(tmp_path: Path) -> None:
 
 
 def test_onnx_runtime_keeps_maps_in_its_blocked_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or else it is slow. Where a processor has no blocked layout, nothing is reordered either."""
+    """Or else it is slow. Where a processor has no blocked layout, nothing is reordered either.
+
+    Without AVX-512 the blocks are of 8 channels, not 16, and the two gates of 10 channels in B0 do not fill them.
+    """
+    reordered = 0 if "avx512f" in Path("/proc/cpuinfo").read_text() else 2
     optimised, start = tmp_path / "optimised.onnx", onnxruntime.InferenceSession
 
     def keep(path: str, options: onnxruntime.SessionOptions, **settings: object) -> onnxruntime.InferenceSession:
@@ -80,7 +84,7 @@ def test_onnx_runtime_keeps_maps_in_its_blocked_layout(tmp_path: Path, monkeypat
         monkeypatch.setattr("onnxruntime.__version__", version)
         assert difference(onnx_runner(tmp_path / "b0.onnx")(images), net(images).detach()) < 1e-4
         operators = [node.op_type for node in onnx.load(optimised).graph.node]
-        assert "ReorderInput" not in operators
+        assert operators.count("ReorderInput") <= reordered
         assert ("Sigmoid" in operators) != ("QuickGelu" in operators)  # gates' are part of their convolutions
 
 

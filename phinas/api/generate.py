@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:  # a front door that opens at once
     import pandas as pd
     from torch import nn
 
+    from phinas.api.grid import GridResult
+    from phinas.api.network import AnyNetwork
     from phinas.networks.arch import Arch
 
 
@@ -45,7 +48,7 @@ class Family:
         return build(self.networks[name], seed)
 
     def __repr__(self) -> str:
-        return f"<family {self.folder}: {', '.join(self.networks)}>"
+        return f"<family {self.folder.name}: {', '.join(self.networks)}>"
 
     def _repr_html_(self) -> str:
         return str(self.table.to_html(index=False))
@@ -53,15 +56,15 @@ class Family:
 
 def generate(
     *,
-    baseline: Any = None,
-    scaling: Any = "published",
+    baseline: AnyNetwork | None = None,
+    scaling: str | PathLike[str] | GridResult = "published",
     phi: float | str | Sequence[float | str] | None = None,
     target_flops: float | None = None,
     target_params: float | None = None,
     target_memory: int | str | None = None,
     target_latency: float | None = None,
     export: Sequence[str] | str = (),
-    weights: Any = None,
+    weights: str | PathLike[str] | None = None,
     name: str | None = None,
     seed: int = 0,
     device: str = "here",
@@ -95,23 +98,26 @@ def generate(
     """
     import pandas as pd
 
-    from phinas.api.call import named_run, network_option, options_of, speaking
+    from phinas.command.hidden import check_not_hidden
+
+    check_not_hidden()
+    from phinas.api.call import alone, folder_of, listed, named_run, network_option, options_of, speaking
+    from phinas.api.grid import GridResult
     from phinas.command.configuration import configuration
     from phinas.command.run_folder import RUNS
     from phinas.generate.__main__ import generate as run_generate
     from phinas.networks.arch_file import read_arch
 
-    found = getattr(scaling, "folder", None)
     settings: dict[str, Any] = {
         "baseline": network_option("baseline", baseline),
-        "scaling": scaling if found is None else found / "scaling.yaml",
-        "phi": phi if phi is None or isinstance(phi, (int, float, str)) else list(phi),
+        "scaling": Path(str(folder_of(scaling))) / "scaling.yaml" if isinstance(scaling, GridResult) else scaling,
+        "phi": phi if alone(phi) else listed(phi),
         "target_flops": target_flops,
         "target_params": target_params,
         "target_memory": target_memory,
         "target_latency": target_latency,
-        "export": export if isinstance(export, str) else list(export),
-        "weights": weights,
+        "export": export if alone(export) else listed(export),
+        "weights": weights if weights is None else folder_of(weights) or weights,
         "seed": seed,
         "name": named_run(name),
     }
@@ -119,7 +125,7 @@ def generate(
     given, names = configuration("phinas.generate", "generate", asked.typed)
     with speaking(progress):
         run_generate(given, names, asked.typed)
-    folder = RUNS / str(given["name"])
+    folder = (RUNS / str(given["name"])).resolve()
     table = pd.read_csv(folder / "family.csv")
     networks = {str(model): read_arch(folder / f"{model}.yaml") for model in table["model"]}
     return Family(folder, table, networks, Picture((folder / "family.png").read_bytes()))

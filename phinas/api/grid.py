@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,8 @@ from phinas.api.picture import Picture
 if TYPE_CHECKING:  # a front door that opens at once
     import pandas as pd
 
+    from phinas.api.network import AnyNetwork
+    from phinas.api.search import Evaluates
     from phinas.engines.evaluator import Evaluator
     from phinas.networks.compound import Coefficients
     from phinas.networks.scaling_file import Scaling
@@ -40,7 +42,7 @@ class GridResult:
         return self.scaling.constants
 
     def __repr__(self) -> str:
-        return f"<scaling search {self.folder}: {self.constants}>"
+        return f"<scaling search {self.folder.name}: {self.constants}>"
 
     def _repr_png_(self) -> bytes:
         return self.picture.png
@@ -48,8 +50,8 @@ class GridResult:
 
 def grid(
     *,
-    baseline: Any = "efficientnet_b0",
-    evaluate: str | Callable[..., Any] | Evaluator = "proxy_own_size",
+    baseline: AnyNetwork = "efficientnet_b0",
+    evaluate: str | Evaluates | Evaluator = "proxy_own_size",
     phi: float = 1,
     candidates: int | None = 12,
     seeds: int = 3,
@@ -90,8 +92,11 @@ def grid(
 
     import pandas as pd
 
+    from phinas.command.hidden import check_not_hidden
+
+    check_not_hidden()
     from nas.evaluators.function import as_evaluator
-    from phinas.api.call import named_run, network_option, options_of, speaking
+    from phinas.api.call import located, mapping, named_run, network_option, options_of, speaking
     from phinas.command.configuration import configuration
     from phinas.command.run_folder import RUNS
     from phinas.files.errors import RunFailed
@@ -103,15 +108,17 @@ def grid(
     if variant is None:
         settings["variant"] = None
     else:
-        settings |= {f"variant.{part}": value for part, value in variant.items()}
-    groups = {"evaluator": evaluate, "data": data, "engine": engine}
-    asked = options_of("grid", settings, groups, options)
+        settings |= {f"variant.{part}": value for part, value in mapping("variant", variant).items()}
+    if isinstance(evaluate, str) and "." in evaluate and not isinstance(there := located("evaluate", evaluate), type):
+        evaluate = there  # a function by its dotted path
+    groups: dict[str, Any] = {"evaluator": evaluate, "data": data, "engine": engine}
+    asked = options_of("grid", settings, groups, options, ("evaluator",))
     given, names = configuration("scaling_search.grid", "grid", asked.typed)
     asked.describe(given, names)
     evaluator = as_evaluator(asked.parts["evaluator"]) if "evaluator" in asked.parts else None
     with speaking(progress):
         code = run_grid(given, names, asked.typed, evaluator)
-    folder = RUNS / str(given["name"])
+    folder = (RUNS / str(given["name"])).resolve()
     if code:
         raise RunFailed(f"no candidate has a result; see {folder}/candidates.csv")
     return GridResult(

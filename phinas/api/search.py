@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from phinas.api.picture import Picture, picture_of
 
 if TYPE_CHECKING:  # a front door that opens at once
     import pandas as pd
+    from torch import nn
 
     from nas.controller import Controller
     from nas.device import DeviceModel
@@ -20,6 +21,9 @@ if TYPE_CHECKING:  # a front door that opens at once
     from phinas.engines.evaluator import Evaluator
     from phinas.networks.network import Network
     from search_spaces.space import Space
+
+
+Evaluates: TypeAlias = "Callable[[Any], float] | Callable[[Any, int], float]"  # a network, or it and a seed -> accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,7 @@ class Candidate:
     key: str
     number: int
 
-    def module(self, seed: int = 0) -> Any:
+    def module(self, seed: int = 0) -> nn.Module:
         """The network as a torch module [batch, channels, height, width] -> [batch, classes], freshly initialised."""
         import torch
 
@@ -64,14 +68,14 @@ class SearchResult:
     """What a search found, as far as it came; `folder` holds all of it as files."""
 
     folder: Path
-    searched: Searched
+    _searched: Searched
 
     @cached_property
     def best(self) -> Candidate | None:
         """Of the highest reward; None where nothing was evaluated to the end."""
         from nas.loop import best_of
 
-        best = best_of(self.searched.journal.entries)
+        best = best_of(self._searched.journal.entries)
         return None if best is None else self._candidate(best)
 
     @cached_property
@@ -79,18 +83,18 @@ class SearchResult:
         """The Pareto front of accuracy and the costs that were searched for, or MACs: the cheapest first."""
         from nas.front import pareto_front
 
-        costs = self.searched.objective.front or ("macs",)
-        return tuple(self._candidate(entry) for entry in pareto_front(self.searched.journal.entries, costs))
+        costs = self._searched.objective.front or ("macs",)
+        return tuple(self._candidate(entry) for entry in pareto_front(self._searched.journal.entries, costs))
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """One row per evaluation, as in `trials.csv`: its reward, accuracy, costs, and a column for each decision."""
-        return self.searched.trials()
+        return self._searched.trials()
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
         """What `summary.json` holds."""
-        return self.searched.summary()
+        return self._searched.summary()
 
     @cached_property
     def overview(self) -> Picture:
@@ -99,7 +103,7 @@ class SearchResult:
         from nas.loop import best_of
         from phinas.networks.arch import Arch
 
-        run = self.searched
+        run = self._searched
         best = best_of(run.journal.entries)
         network = None if best is None else run.problem.network(best.picks)
         arch = network if isinstance(network, Arch) else None
@@ -109,9 +113,12 @@ class SearchResult:
         """Accuracy against a cost, and the front."""
         from nas.figures.pareto import pareto_figure
         from nas.loop import best_of
+        from phinas.files.errors import InputError
 
-        run = self.searched
+        run = self._searched
         best = best_of(run.journal.entries)
+        if best is not None and cost not in best.costs:
+            raise InputError(f"cost={cost}: networks have no such cost; they have {', '.join(best.costs)}")
         return picture_of(pareto_figure(run.journal.entries, cost, run.objective, run.problem.reward_of, best))
 
     @cached_property
@@ -119,12 +126,12 @@ class SearchResult:
         """Reward of each evaluation, and the best so far."""
         from nas.figures.rewards import reward_figure
 
-        return picture_of(reward_figure(self.searched.journal.entries))
+        return picture_of(reward_figure(self._searched.journal.entries))
 
     def _candidate(self, entry: Any) -> Candidate:
         from search_spaces.space import choices_of
 
-        problem = self.searched.problem
+        problem = self._searched.problem
         return Candidate(
             problem.network(entry.picks),
             entry.accuracy,
@@ -136,8 +143,8 @@ class SearchResult:
         )
 
     def __repr__(self) -> str:
-        evaluations = len(self.searched.journal.entries)
-        return f"<search {self.folder}: {evaluations} evaluations, best {self.best!r}>"
+        evaluations = len(self._searched.journal.entries)
+        return f"<search {self.folder.name}: {evaluations} evaluations, best {self.best!r}>"
 
     def _repr_html_(self) -> str:
         from base64 import b64encode
@@ -150,7 +157,7 @@ class SearchResult:
 def search(
     *,
     space: str | Space | type[Space] = "mnasnet",
-    evaluate: str | Callable[..., Any] | Evaluator = "proxy",
+    evaluate: str | Evaluates | Evaluator = "proxy",
     target_flops: float | None = 400e6,
     budget: int = 60,
     name: str | None = None,
@@ -162,7 +169,7 @@ def search(
     engine: str = "ray",
     targets: Mapping[str, float | None] | None = None,
     limits: Mapping[str, float | None] | None = None,
-    front: Sequence[str] = (),
+    front: str | Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> SearchResult:
@@ -197,18 +204,26 @@ def search(
     one line that names it, and nothing is written over; RunFailed where evaluations fail one after the other, or Ray is
     lost. Then, and where you interrupt it, all that was finished is kept.
     """
+    from phinas.command.hidden import check_not_hidden
+
+    check_not_hidden()
     from nas.evaluators.function import as_evaluator
     from nas.search import configured
     from nas.search import search as run_search
-    from phinas.api.call import named_run, options_of, speaking
+    from phinas.api.call import listed, located, made, mapping, named_run, options_of, speaking
+    from phinas.files.errors import InputError
 
-    settings: dict[str, Any] = {"target_flops": target_flops, "budget": budget, "seed": seed, "front": list(front)}
-    settings |= {f"targets.{cost}": target for cost, target in (targets or {}).items()}
-    settings |= {f"limits.{cost}": limit for cost, limit in (limits or {}).items()}
-    space = space() if isinstance(space, type) else space
-    groups: dict[str, Any] = {"space": space, "controller": controller, "evaluator": evaluate, "data": data}
+    settings: dict[str, Any] = {"target_flops": target_flops, "budget": budget, "seed": seed, "front": listed(front)}
+    settings |= {f"targets.{cost}": target for cost, target in mapping("targets", targets).items()}
+    settings |= {f"limits.{cost}": limit for cost, limit in mapping("limits", limits).items()}
+    if isinstance(evaluate, str) and "." in evaluate and not isinstance(there := located("evaluate", evaluate), type):
+        evaluate = there  # a function by its dotted path
+    if not isinstance(controller, str) and not callable(controller):
+        raise InputError(f"controller={controller!r}: it must be a class, a function that makes one, or a name")
+    groups = {"space": made("space", space), "controller": controller, "evaluator": evaluate, "data": data}
     groups |= {"reward": reward, "device": device, "engine": engine}
-    asked = options_of("search", settings | {"name": named_run(name)}, groups, options)
+    objects = ("space", "controller", "evaluator", "reward", "device")
+    asked = options_of("search", settings | {"name": named_run(name)}, groups, options, objects)
     given, names = configured(asked.typed)
     asked.describe(given, names)
     parts = dict(asked.parts)
@@ -216,4 +231,4 @@ def search(
         parts["evaluator"] = as_evaluator(parts["evaluator"])
     with speaking(progress):
         searched = run_search(given, names, asked.typed, parts)
-    return SearchResult(searched.folder, searched)
+    return SearchResult(searched.folder.resolve(), searched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # a front door that opens at once
     import pandas as pd
     from torch import nn
 
+    from phinas.api.network import AnyNetwork
     from phinas.networks.arch import Arch
 
 
@@ -60,18 +62,18 @@ class Training:
         return picture_of(curves(read_metrics(self.folder / FILE)))
 
     def __repr__(self) -> str:
-        return f"<training {self.folder}: accuracy {self.accuracy:.4f} after {len(self.metrics)} epochs>"
+        return f"<training {self.folder.name}: accuracy {self.accuracy:.4f} after {len(self.metrics)} epochs>"
 
     def _repr_png_(self) -> bytes:
         return self.picture.png
 
 
 def train(
-    model: Any,
+    model: AnyNetwork,
     *,
     data: str = "digits",
     recipe: str = "fast",
-    weights: Any = None,
+    weights: str | PathLike[str] | Training | None = None,
     name: str | None = None,
     seed: int = 0,
     resolution: int | None = None,
@@ -101,7 +103,10 @@ def train(
 
     import pandas as pd
 
-    from phinas.api.call import named_run, network_option, options_of, speaking
+    from phinas.command.hidden import check_not_hidden
+
+    check_not_hidden()
+    from phinas.api.call import folder_of, named_run, network_option, options_of, speaking
     from phinas.command.configuration import configuration
     from phinas.command.run_folder import RUNS
     from phinas.files.errors import RunFailed
@@ -113,7 +118,7 @@ def train(
 
     settings: dict[str, Any] = {
         "model": network_option("model", model),
-        "from": getattr(weights, "folder", weights),
+        "from": weights if weights is None else folder_of(weights) or weights,
         "seed": seed,
         "resolution": resolution,
         "name": named_run(name),
@@ -125,6 +130,6 @@ def train(
             run_train(given, names, asked.typed)
     except TrainingFailed as error:
         raise RunFailed(str(error)) from error
-    folder = RUNS / str(given["name"])
+    folder = (RUNS / str(given["name"])).resolve()
     summary = json.loads((folder / "summary.json").read_text())
     return Training(folder, read_arch(folder / NETWORK), pd.read_csv(folder / FILE), summary)

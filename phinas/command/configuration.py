@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
+import importlib.util
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from yaml import YAMLError
 from phinas.command.groups import CONFIG_FOLDER, GROUPS, SETTINGS, options
 from phinas.command.help import help_of
 from phinas.files.errors import InputError, one_line
-from phinas.files.moved import renamed
+from phinas.files.moved import TARGETS
 from phinas.files.yaml_file import read_yaml
 
 logging.getLogger("hydra").setLevel(logging.CRITICAL)  # it would print errors that we report in one line
@@ -80,8 +81,26 @@ def configuration(
     for group in choices:
         if choices[group] == "custom":  # the user's own, known by its dotted path
             choices[group] = str(config[group]["_target_"])
-    settings: Any = renamed(OmegaConf.to_container(config, resolve=True))
-    return settings, choices
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    return _today(settings), choices
+
+
+def _today(settings: Any) -> Any:
+    """The settings with our own earlier names by those of today, but for what can be imported: that is the user's."""
+    if isinstance(settings, Mapping):
+        return {key: _today(value) for key, value in settings.items()} | _target_today(settings)
+    return [_today(value) for value in settings] if isinstance(settings, list) else settings
+
+
+def _target_today(settings: Mapping[str, Any]) -> dict[str, Any]:
+    target = settings.get("_target_")
+    if target not in TARGETS:
+        return {}
+    try:
+        theirs = importlib.util.find_spec(target.rpartition(".")[0]) is not None
+    except ImportError:
+        theirs = False
+    return {} if theirs else {"_target_": TARGETS[target]}
 
 
 def _open_custom_groups(overrides: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 
 from phinas.command.groups import CONFIG_FOLDER, SETTINGS, options
 from phinas.command.verbs import command_line
+from phinas.files.errors import InputError
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?: +(?P<value>[^#\s].*?))?(?: *#+ ?(?P<comment>.*))?$")
 _COMMENT = re.compile(r"^(?P<indent> *)#+ ?(?P<comment>.*)$")
@@ -131,7 +132,10 @@ def help_of(command: str, name: str, arguments: Sequence[str], own_folder: Path 
         custom = f"{group}._target_" in typed
         choice = "custom" if custom else typed.get(group, default)
         theirs = sorted(file.stem for file in (own_folder / group).glob("*.yaml")) if own_folder else []
-        choice = choice if choice in (*options(group), *theirs) else default
+        if choice not in (*options(group), *theirs, "null", None):
+            allowed = ", ".join([*options(group), *theirs])
+            raise InputError(f"{group}={choice}: there is no such {group}; allowed: {allowed}")
+        choice = None if choice == "null" else choice
         lines += ["", f"{group}={choice or 'null'}    one of: {', '.join([*options(group), *theirs])}"]
         if choice is not None and group not in SETTINGS:
             chosen = documented_choice(group, choice, own_folder if choice in theirs and own_folder else CONFIG_FOLDER)

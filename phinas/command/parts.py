@@ -17,6 +17,8 @@ from phinas.files.errors import InputError, one_line
 from phinas.files.moved import moved_hint
 from phinas.files.yaml_file import safe_yaml
 
+OBJECT = "_object_"  # in the settings of a group: what is known of an object that Python handed over
+
 
 def construct(config: Mapping[str, Any], name: str, **arguments: Any) -> Any:
     """Construct the object that the group `name` describes; with `_partial_: true`, a function waiting for the rest.
@@ -53,6 +55,9 @@ def check_inert(settings: Mapping[str, Any], path: Path, trust: Any) -> None:
     A file may come from anywhere. What its `_target_` names is run where `conf/` has it for one of these groups, or the
     user named it in `trust`, one dotted path or several. Interpolations, which could make another of it, are refused.
     """
+    for group, part in settings.items():
+        if isinstance(part, Mapping) and OBJECT in part:
+            raise InputError(f"{path}: {group} was an object that Python handed over; call phinas.search(...) again")
     trusted = trust if isinstance(trust, (list, tuple)) else [trust]
     ours = {one for group in settings for file in (CONFIG_FOLDER / group).glob("*.yaml") for one in _targets_in(file)}
     for name, value in _leaves(settings):

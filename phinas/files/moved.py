@@ -1,7 +1,7 @@
 """Where our modules were before they had one name: what files, commands and plug-ins of earlier releases still say.
 
-This is the only place that knows. `_target_`s in configurations, journals, studies and checkpoints of earlier runs are
-read by their new names; a plug-in that imports an old one is told the new one.
+This is the only place that knows. What a `_target_` of ours was called then is read by its name of today, in
+configurations, journals, studies and checkpoints of earlier runs; who imports an earlier module is told the new one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Every class and function of ours that a `_target_` could name. Whole modules would be too much: `training.data.mine`
+# may well be somebody's own.
+TARGETS = {
+    "convnets.timing.ThisMachine": "phinas.measure.timing.ThisMachine",
+    "engines.inline.engine": "phinas.engines.inline.engine",
+    "engines.ray.engine": "phinas.engines.ray.engine",
+    "nas.faults.witnessed.Witnessed": "nas.selftest.witnessed.Witnessed",
+    "training.data.digits": "phinas.training.data.images.digits",
+    "training.data.imagefolder": "phinas.training.data.images.imagefolder",
+    "training.data.parquet": "phinas.training.data.images.parquet",
+    "training.engine.Engine": "phinas.training.workers.engine.Engine",
+    "training.full_recipe.FullRecipe": "phinas.training.full.recipe.FullRecipe",
+    "training.full_recipe.cosine": "phinas.training.full.recipe.cosine",
+    "training.full_recipe.staircase": "phinas.training.full.recipe.staircase",
+    "training.policies.auto_augment": "phinas.training.augment.policies.auto_augment",
+    "training.policies.cutout": "phinas.training.augment.policies.cutout",
+    "training.policies.rand_augment": "phinas.training.augment.policies.rand_augment",
+    "training.recipe.Recipe": "phinas.training.short.recipe.Recipe",
+    "training.rmsprop.TensorFlowRMSProp": "phinas.training.full.rmsprop.TensorFlowRMSProp",
+}
 MOVED = {
     "conf.command": "phinas.command.configuration",
     "conf.console": "phinas.command.console",
@@ -139,45 +159,54 @@ COMMANDS = {
     "training.transfer": "phinas.transfer",
     "training.cam": "phinas.cam",
 }
-_EARLIER = {module: before for before, module in MOVED.items()}
+_EARLIER_TARGETS = {target: before for before, target in TARGETS.items()}
 _EARLIER_COMMANDS = {command: before for before, command in COMMANDS.items()}
 
 
 def renamed(settings: Any) -> Any:
     """The settings with every `_target_` in them, at any depth, and the `command`, by its name of today; a copy."""
-    return _with_names(settings, MOVED, COMMANDS)
+    return _with_names(settings, TARGETS, COMMANDS)
 
 
 def named_before(settings: Any) -> Any:
-    """The settings as the releases before the move wrote them: to know again what was made of them, as a hash."""
-    return _with_names(settings, _EARLIER, _EARLIER_COMMANDS)
+    """The settings as the releases before the move wrote them: hashes that were taken then can be taken again."""
+    return _with_names(settings, _EARLIER_TARGETS, _EARLIER_COMMANDS)
 
 
 def moved_hint(module: str) -> str | None:
     """What to tell whoever imports `module` by an earlier name of ours, or by the package that held it; else None."""
     if module in MOVED or module in COMMANDS:
         return f"{module} is now {MOVED.get(module) or COMMANDS[module]}"
-    package = [(before, now) for before, now in MOVED.items() if before.startswith(f"{module}.")]
-    if not package:
+    inside = [(before, now) for before, now in MOVED.items() if before.startswith(f"{module}.")]
+    if not inside:
         return None
-    before, now = next((pair for pair in package if pair[0] == "convnets.arch"), package[0])
+    before, now = next((pair for pair in inside if pair[0] in _EXAMPLES), inside[0])
     return f"the modules of {module} have new names, such as {now} for {before}: docs/moved.md lists all"
 
 
-def _with_names(settings: Any, modules: Mapping[str, str], commands: Mapping[str, str]) -> Any:
+_EXAMPLES = (
+    "convnets.arch",
+    "training.recipe",
+    "engines.evaluator",
+    "conf.command",
+    "pages.style",
+    "nas.faults.searches",
+)
+
+
+def _with_names(settings: Any, targets: Mapping[str, str], commands: Mapping[str, str]) -> Any:
     if isinstance(settings, Mapping):
-        return {key: _named(str(key), value, modules, commands) for key, value in settings.items()}
+        return {key: _named(str(key), value, targets, commands) for key, value in settings.items()}
     if isinstance(settings, (list, tuple)):
-        return [_with_names(value, modules, commands) for value in settings]
+        return [_with_names(value, targets, commands) for value in settings]
     return settings
 
 
-def _named(key: str, value: Any, modules: Mapping[str, str], commands: Mapping[str, str]) -> Any:
+def _named(key: str, value: Any, targets: Mapping[str, str], commands: Mapping[str, str]) -> Any:
     if not isinstance(value, str):
-        return _with_names(value, modules, commands)
+        return _with_names(value, targets, commands)
     if key == "command":
         return commands.get(value, value)
-    module, _, name = value.rpartition(".")
-    if key.split(".")[-1] == "_target_" and module in modules:  # by a dotted name, where settings were flattened
-        return f"{modules[module]}.{name}"
+    if key.split(".")[-1] == "_target_":  # behind a dotted name, where settings were flattened
+        return targets.get(value, value)
     return value

@@ -16,7 +16,7 @@ def check_same_settings(path: Path, found: Mapping[str, Any], given: Mapping[str
 
     Or that the file is another command's: those that share a kind of file have their name in the setting `command`.
     """
-    found = renamed(found)
+    found, given = renamed(found), renamed(given)
     if found.get("command") != given.get("command"):
         raise InputError(f"{path} is of {found.get('command', 'another command')}; give another name=")
     if new := [name for name in given if name not in found]:

@@ -16,6 +16,7 @@ import yaml
 
 from phinas.command.run import run
 from phinas.files.errors import InputError
+from phinas.files.moved import moved_hint
 from phinas.pages.cost_text import macs_text
 from search_spaces.space import Space
 from search_spaces.testing import QUANTILES, Profile, examine, profile
@@ -72,7 +73,9 @@ def construct(path: str, settings: dict[str, Any]) -> Space:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may fail in any way while it is imported
-        raise InputError(f"cannot import {module_name}: {type(error).__name__}: {error}") from None
+        moved = moved_hint(error.name) if isinstance(error, ImportError) and error.name else None
+        more = f"; {moved}" if moved else ""
+        raise InputError(f"cannot import {module_name}: {type(error).__name__}: {error}{more}") from None
     kind: Callable[..., Space] | None = getattr(module, class_name, None)
     if not callable(kind):
         raise InputError(f"{module_name} has no class {class_name!r}")
