@@ -21,7 +21,7 @@ USAGE = "usage: phinas VERB [options]    phinas VERB --help    phinas --version"
 def main() -> NoReturn:
     """The console script: runs the command of this process's arguments, and exits as it does."""
     arguments = sys.argv[1:]
-    if arguments[:1] in (["-h"], ["--help"]):
+    if arguments[:1] in (["-h"], ["--help"], ["help"]):
         print(usage())
         sys.exit(0)
     if arguments[:1] in (["-V"], ["--version"]):
