@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from nas.controller import Controller, Result
 from nas.halving import Halving
-from nas.journal import Entry, Journal
+from nas.journal import Entry
 from nas.problem import SearchProblem
 from phinas.networks.network import Network
 from search_spaces.space import Picks
@@ -30,6 +31,14 @@ class Candidate:
     costs: Mapping[str, float]
 
 
+class Recorded(Protocol):
+    """What was evaluated, in the order in which it finished: a journal, or a list of entries."""
+
+    entries: list[Entry]
+
+    def append(self, entry: Entry) -> None: ...
+
+
 class Search:
     """The bookkeeping of a search, which every engine drives as its `Jobs`.
 
@@ -43,7 +52,7 @@ class Search:
         self,
         problem: SearchProblem,
         controller: Controller,
-        journal: Journal,
+        journal: Recorded,
         budget: int,
         seed: int,
         halving: Halving | None = None,
@@ -109,6 +118,10 @@ class Search:
         if picks is None:
             return None
         self._next_number = number
+        return self.take_up(number, picks)
+
+    def take_up(self, number: int, picks: Picks) -> Candidate:
+        """The candidate of these picks, which is in flight from now on."""
         network = self.problem.network(picks)
         candidate = Candidate(
             number=number,
@@ -133,10 +146,15 @@ class Search:
             return True
         return self.halving.keeps(step, self._reward_of(accuracy, self.in_flight[number].costs))
 
+    def curve(self, number: int) -> tuple[float, ...]:
+        """The accuracies of an evaluation in flight, as far as they are known."""
+        return tuple(self._curves.get(number, ()))
+
     def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Entry:
         """Journal the outcome, then tell the controller."""
         candidate = self.in_flight[number]
-        curve = tuple(self._curves.pop(number, ()))
+        curve = self.curve(number)
+        self._curves.pop(number, None)
         entry = Entry(
             number=number,
             picks=candidate.picks,

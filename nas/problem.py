@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -49,11 +50,21 @@ class SearchProblem:
         self._device_costs: dict[str, Mapping[str, float] | None] = {}
         self._device_seconds = 0.0
         self._any_allowed = False
+        self._remember()
+
+    def _remember(self) -> None:
         # Controllers ask for the same few thousand candidates again and again; counting a network that has no cost() of
         # its own means building it.
-        self._network = lru_cache(maxsize=1 << 10)(partial(decode, space))
+        self._network = lru_cache(maxsize=1 << 10)(partial(decode, self.space))
         self._key = lru_cache(maxsize=1 << 16)(self._find_key)
         self._cost = lru_cache(maxsize=1 << 16)(self._find_cost)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_network", "_key", "_cost")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._remember()
 
     @cached_property
     def measured(self) -> bool:

@@ -23,6 +23,7 @@ from nas.reward import mnas_soft, on_macs
 from search_spaces.efficientnet import EfficientNet
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads beside a busy process are slower than one
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # whoever imports Ray first
 ROOT = Path(__file__).parent.parent
 
 MakeSearch = Callable[..., Search]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ ORDER = (
 )
 # Where a dependency may be imported, by path prefix.
 ROOMS = {
-    "ray": ("phinas/engines/", "phinas/training/workers/"),
+    "ray": ("phinas/engines/", "phinas/training/workers/", "nas/tune.py"),
     "optuna": ("scaling_search/study.py", "nas/controllers/"),
     "hydra": ("phinas/command/",),
     "omegaconf": ("phinas/command/",),
@@ -123,3 +124,18 @@ def test_every_yaml_of_a_group_names_a_target_and_settings_it_takes(file: Path) 
 @pytest.mark.parametrize("file", _files(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_every_module_says_what_it_is_for(file: Path) -> None:
     assert ast.get_docstring(ast.parse(file.read_text()))
+
+
+PRIVATE = re.compile(r"\bray\.(?:\w+\.)*_\w|\b_internal\b|\b_system_config\b|\b_node_ip_address\b")
+
+
+def test_ray_is_entered_by_its_public_doors() -> None:
+    """No name of Ray's begins with an underscore, and none is given another value."""
+    files = [file for file in _files() if any(module.split(".")[0] == "ray" for module in _imports(file))]
+    assert len(files) >= 4
+    for file in files:
+        text = file.read_text()
+        assert not PRIVATE.findall(text), file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                assert ast.unparse(node).split(".")[0] not in ("ray", "tune"), f"{file}:{node.lineno}"

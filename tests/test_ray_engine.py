@@ -93,13 +93,15 @@ def test_a_dead_worker_is_not_the_candidates_fault_but_a_failure_is(make_search:
 def test_a_worker_that_ray_ends_for_want_of_memory_is_one_death_and_the_others_go_on(
     make_search: MakeSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = ray_engine.actor_manager.RayActorManager
-    failed = manager._actor_task_failed
+    get = ray_engine.ray.get
 
-    def for_memory(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        failed(self, tracked_actor_task, ray_engine.exceptions.OutOfMemoryError("the node is running low on memory"))
+    def for_memory(answer: Any) -> Any:
+        try:
+            return get(answer)
+        except ray_engine.RayActorError as death:
+            raise ray_engine.ray.exceptions.OutOfMemoryError("the node is running low on memory") from death
 
-    monkeypatch.setattr(manager, "_actor_task_failed", for_memory)
+    monkeypatch.setattr(ray_engine.ray, "get", for_memory)
     (tmp_path / "killed").mkdir()
     search = make_search(budget=8)
     on_ray(search, _Moody(tmp_path / "killed"), max_failures=1)
@@ -196,19 +198,16 @@ def test_what_the_jobs_raise_is_raised(make_search: MakeSearch, monkeypatch: pyt
         on_ray(search, Synthetic())
 
 
-def test_tune_keeps_nothing_of_what_is_finished(make_search: MakeSearch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would keep all trials, look through them at every step, and grow by 45 KB each."""
-    kept: list[int] = []
-    forget = ray_engine._forget_finished
+def test_workers_for_whom_there_is_no_room_hold_nothing_up_and_none_is_left(make_search: MakeSearch) -> None:
+    import ray
 
-    def counting(controller: Any) -> None:
-        forget(controller)
-        sets = ("_live_trials", "_stopped_trials", "_failed_trials", "_trials_to_cache")
-        kept.append(max(len(controller.get_trials()), *(len(getattr(controller, name)) for name in sets)))
-
-    monkeypatch.setattr(ray_engine, "_forget_finished", counting)
-    on_ray(make_search(budget=40), Synthetic())
-    assert len(kept) == 40 and max(kept) <= 4
+    search = make_search(budget=12)
+    on_ray(search, Synthetic(), workers=5)  # there are two CPUs
+    assert len(search.journal.entries) == 12
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -17,38 +17,25 @@ from contextlib import contextmanager
 from phinas.engines.watchdog import bearing, watched
 from phinas.files.errors import InputError, RunFailed
 
-# Read by Ray when it is imported or started. The state of a run is what we write ourselves, so Ray's own snapshots,
-# logs and Ctrl-C handling would only cost time and stand in the way.
+# Read by Ray when it is imported or started.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    # Whoever reaches Ray's ports can run code here. Ray opens them to this machine alone where it does not expect other
+    # machines, which it does on Linux; then even a `127.0.0.1:port` that was asked for becomes the address that they
+    # know this one by.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # A dead worker is ours to report; Ray has a page about it that it prints whatever `log_to_driver` says.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker that was given no GPU sees none, and trains on its CPUs
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a result may be a failure, which has no accuracy
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",  # workers come up side by side; how many there are is ours to say
-    "TUNE_WARN_THRESHOLD_S": "60",
 }
 os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
 
 import ray  # noqa: E402
-from ray._private import ray_constants, services  # noqa: E402
-from ray._private import worker as driver  # noqa: E402
-
-# A dead worker is ours to report; Ray has a page about it that it prints whatever `log_to_driver` says.
-driver.print_to_stdstream = lambda data, ignore_prefix: None
-
-# Whoever reaches Ray's ports can run code here. Ray opens them to this machine alone where the node's own address is
-# the loopback's, which it takes to be so on Windows and macOS; on Linux it goes by this constant. Without it even a
-# `127.0.0.1:port` that was asked for becomes the address that other machines know this one by.
-ray_constants.ENABLE_RAY_CLUSTER = False
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _PATIENCE = 30.0  # seconds without a server before it is given up; Ray itself ends the process after 60
@@ -110,19 +97,29 @@ def _start() -> None:
             f"Ray did not come up on this machine: {_first_line(error)}. Its memory or {tempfile.gettempdir()} may be "
             "full, or it too busy; engine=inline needs no Ray"
         ) from error
+    _check_closed()
+
+
+def _check_closed() -> None:
+    """Ray reads its settings when it is imported: where that was before ours were set, it hears other machines too."""
+    heard = {node["NodeManagerAddress"] for node in ray.nodes()}  # type: ignore[no-untyped-call]
+    if not heard <= {"127.0.0.1", "::1"}:
+        ray.shutdown()
+        raise InputError(
+            "Ray was imported before it could be told to hear this machine alone: set "
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 before `import ray`, call ray.init() yourself, or take engine=inline"
+        )
 
 
 def _join(address: str) -> None:
     """A cluster that runs."""
-    if address == "auto":
-        try:
-            found = services.canonicalize_bootstrap_address_or_die(address)
-        except ConnectionError:
-            raise InputError("engine.address=auto: no Ray cluster was found on this machine") from None
-        _check_answers(address, found)
+    if address == "auto" and (known := os.environ.get("RAY_ADDRESS")):
+        _check_answers(address, known)
     try:
         _init(address)
     except Exception as error:  # of another version, of Python or of Ray; with a token that is not ours; and so on
+        if address == "auto" and isinstance(error, ConnectionError):
+            raise InputError("engine.address=auto: no Ray cluster was found on this machine") from None
         raise InputError(
             f"engine.address={address}: Ray cannot join it: {_first_line(error)}. "
             "A cluster with a token is joined with RAY_AUTH_MODE=token, and the same Python and Ray"

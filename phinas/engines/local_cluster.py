@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +17,9 @@ from ray.cluster_utils import Cluster
 
 # A node that died is missed in 3 x 0.5 seconds instead of 15. One that is merely starved has 10 seconds for an answer.
 _HEALTH_CHECKS = {
-    "health_check_initial_delay_ms": 1000,
-    "health_check_period_ms": 500,
-    "health_check_failure_threshold": 3,
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "3",
 }
 _STORE = 80 * 2**20  # bytes of a node's object store, little more than the least that Ray takes
 
@@ -42,14 +43,9 @@ class LocalCluster:
 
     def add(self, cpus: int, gpus: int = 0) -> Any:
         """Another node with so many logical CPUs and GPUs, up when this returns; the first one is the head."""
-        head: dict[str, Any] = {} if self.nodes else {"_system_config": _HEALTH_CHECKS}
         with bearing(self._mark):
             return self._cluster.add_node(
-                num_cpus=cpus,
-                num_gpus=gpus,
-                object_store_memory=_STORE,
-                include_dashboard=False,
-                **head,
+                num_cpus=cpus, num_gpus=gpus, object_store_memory=_STORE, include_dashboard=False
             )
 
     def lose(self, node: Any = None) -> None:
@@ -74,6 +70,7 @@ def local_cluster(cpus: Sequence[int]) -> Iterator[LocalCluster]:
     Logical: 64 on a machine with 2 cores are as good, for evaluations that sleep.
     """
     quiet()
+    os.environ.update(_HEALTH_CHECKS)  # the head reads them when it starts
     with watched() as mark:
         cluster = LocalCluster(mark)
         try:
@@ -82,6 +79,8 @@ def local_cluster(cpus: Sequence[int]) -> Iterator[LocalCluster]:
             yield cluster
         finally:
             cluster.end()
+            for name in _HEALTH_CHECKS:
+                del os.environ[name]
 
 
 def _raylets(node: Any) -> list[psutil.Process]:

@@ -1,49 +1,30 @@
-"""The Ray engine: Ray Tune runs the evaluations on the workers of a laptop or a cluster."""
+"""The Ray engine: actors that stay up evaluate the candidates, on the cores of a laptop or the nodes of a cluster."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from phinas.engines.connection import connected, gone, resources, room, threads  # before ray, which reads its settings
 from phinas.engines.engine import Jobs, RunJobs
-from phinas.engines.evaluator import WORKER_DIED, EvaluationFailed, Evaluator, OutOfMemory, measure
+from phinas.engines.evaluator import WORKER_DIED, EvaluationFailed, Evaluator, Measurement, OutOfMemory, measure
 from phinas.files.checks import check_number, check_whole
 from phinas.files.errors import InputError, RunFailed
 from phinas.networks.network import Network
 
 # isort: split
-from ray import cloudpickle, exceptions, tune
-from ray.air.execution._internal import actor_manager
+import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
-from ray.tune.execution import tune_controller
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler
-from ray.tune.search import Searcher
-from ray.tune.stopper import Stopper
 
-_FALSE_STARTS = 5  # deaths of workers before an evaluation began, for one evaluation: after that, no worker can come up
+_FALSE_STARTS = 5  # deaths in a row of workers that were to take one place, before they were up: none can come up there
 _SECONDS_BETWEEN_COUNTS = 1.0  # of the room in the cluster
-
-# Of these, Tune takes the first alone for the death of one worker. Upon the others it gives up, and all workers with
-# it: as where Ray ends a worker before the memory of its machine is full.
-_DEATHS = (
-    RayActorError,
-    exceptions.OutOfMemoryError,
-    exceptions.NodeDiedError,
-    exceptions.WorkerCrashedError,
-    exceptions.ObjectLostError,
-)
-for _module in (actor_manager, tune_controller):
-    vars(_module).update(RayActorError=_DEATHS)
+_SECONDS_BETWEEN_LOOKS = 1.0  # at whether Ray is still there
 
 
 @contextmanager
@@ -97,294 +78,196 @@ def _run(
     Raises InputError that an evaluator raised in a worker, RuntimeError with the worker's traceback for its bugs,
     RunFailed when Ray is lost or no worker can come up, and what `jobs` raise.
     """
-    driver = _Driver(jobs, limit, gpus, max_failures, lost)
-    trainable = tune.with_resources(
-        tune.with_parameters(_Worker, evaluator=evaluator, threads=threads(cpus)),
-        lambda config: _resources(cpus, config["task"].gpus),
-    )
-    with tempfile.TemporaryDirectory(prefix="phinas-ray-", ignore_cleanup_errors=True) as scratch, _looked_up_once():
-        try:
-            _tuner(trainable, driver, scratch).fit()
-        except _Lost:
-            raise gone() from None
-        except RuntimeError as error:
-            if not isinstance(error.__cause__, RayError):
-                raise
-            raise RunFailed(f"Ray gave way: {_beginning(error.__cause__)}") from error
-    if driver.raised:
-        raise driver.raised
-
-
-def _tuner(trainable: Any, driver: _Driver, scratch: str) -> tune.Tuner:
-    return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=driver,
-            scheduler=_Trials(driver),
-            num_samples=-1,  # until the Searcher says that it is finished
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            storage_path=scratch,
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=0),  # it is ours to start an evaluation again
-            callbacks=[_Beginnings(driver)],
-            stop=_EarlyStopping(driver),
-        ),
-    )
-
-
-def _resources(cpus: float, gpus: float) -> tune.PlacementGroupFactory:
-    return tune.PlacementGroupFactory([{"CPU": cpus, **({"GPU": gpus} if gpus else {})}])
-
-
-@contextmanager
-def _looked_up_once() -> Iterator[None]:
-    """For every trial Tune asks Ray's server five times for the class of its workers; inside, once for all."""
-    registry: Any = tune.registry._global_registry
-    found = cache(registry.get)
-
-    def contains(category: str, key: str) -> bool:
-        try:
-            found(category, key)
-        except ValueError:  # not yet
-            return False
-        return True
-
-    vars(registry).update(get=found, contains=contains)
+    pool = _Pool(jobs, evaluator, limit, cpus, gpus, max_failures)
     try:
-        yield
+        while pool.hand_out():
+            pool.hear(_SECONDS_BETWEEN_LOOKS)
+            if lost():
+                raise gone()
+    except RayError as error:
+        if lost():
+            raise gone() from None
+        raise RunFailed(f"Ray gave way: {_beginning(error)}") from error
     finally:
-        for name in ("get", "contains"):  # those of the class are in force again
-            del vars(registry)[name]
-
-
-class _Lost(BaseException):
-    """Ray is lost. No `Exception`: upon those Tune would first ask Ray to end its workers, and wait for the answer."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What travels to a worker. Tune copies, flattens and prints a configuration; this it takes as one value."""
-
-    network: Network
-    seed: int
-    gpus: float  # share of one, or how many
-
-    def __deepcopy__(self, memo: object) -> _Task:
-        return self
-
-    def __repr__(self) -> str:
-        return "task"
+        if not lost():
+            pool.end()
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """One of the jobs, as often as it is tried. Ray Tune sees a new trial each time."""
+    """One of the jobs, as often as it is tried."""
 
     number: int
-    task: _Task
+    network: Network
+    seed: int
+    gpus: float  # share of one, or how many
     retries: int = 0  # workers that died while they evaluated it
-    false_starts: int = 0  # workers that died before
-    wants_more: bool = False  # of the GPU than others have
+    wants_more: bool = False  # of a GPU than others have
 
 
-class _Worker(tune.Trainable):
-    """Evaluates candidates, one after the other; the evaluator and its data come up once per worker."""
+class _Evaluating:
+    """The actor: evaluates candidates, one after the other; the evaluator and its data come up once."""
 
-    def setup(self, config: dict[str, Any], evaluator: Evaluator | None = None, threads: int = 1) -> None:
-        assert evaluator is not None  # with_parameters binds it
+    def __init__(self, evaluator: Evaluator, threads: int) -> None:
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(threads)
         self._evaluator = evaluator
-        self.reset_config(config)
+        self._measurements: Iterator[tuple[int, Measurement]] = iter(())
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._measurements = measure(self._evaluator, new_config["task"].network, new_config["task"].seed)
-        return True
+    def is_up(self) -> None:
+        """Answered once the actor is there."""
 
-    def step(self) -> dict[str, Any]:
-        # What it raises travels as data: to Tune an exception is an exception.
+    def begin(self, network: Network, seed: int) -> dict[str, Any]:
+        self._measurements = measure(self._evaluator, network, seed)
+        return self.go_on()
+
+    def go_on(self) -> dict[str, Any]:
+        """The next measurement, or why there is none. What is raised travels as data: to Ray, an exception is a bug."""
         try:
             step, measurement = next(self._measurements)
         except OutOfMemory as failure:
-            return {"failed": str(failure), "out_of_memory": True, "done": True}
+            return {"failed": str(failure), "out_of_memory": True}
         except EvaluationFailed as failure:
-            return {"failed": str(failure), "done": True}
+            return {"failed": str(failure)}
         except InputError as error:
-            return {"refused": str(error), "done": True}
+            return {"refused": str(error)}
         except Exception:
-            return {"bug": traceback.format_exc(), "done": True}
-        return {"step": step, "accuracy": measurement.accuracy, "done": measurement.final}
+            return {"bug": traceback.format_exc()}
+        return {"step": step, "accuracy": measurement.accuracy, "final": measurement.final}
 
 
-class _Driver(Searcher):
-    """Lets the jobs speak Ray Tune's language: suggests them, hands results back, and has them tried again."""
+@dataclass(eq=False)
+class _Worker:
+    """An actor, as the driver knows it."""
+
+    actor: Any
+    gpus: float
+    false_starts: int  # of those before it, whose place it takes
+    up: bool = False
+    evaluation: _Evaluation | None = None  # that it is at
+
+
+class _Pool:
+    """The workers of one run, the evaluations that wait for one, and what becomes of both when a worker dies.
+
+    There are never more workers than jobs in flight were at once, so that an autoscaler sees in those that Ray has no
+    room for what is wanted, and no more.
+    """
 
     def __init__(
-        self, jobs: Jobs, limit: Callable[[], int], gpus: float, max_failures: int, lost: Callable[[], bool]
+        self, jobs: Jobs, evaluator: Evaluator, limit: Callable[[], int], cpus: float, gpus: float, max_failures: int
     ) -> None:
-        super().__init__(metric="accuracy", mode="max")
-        self.jobs = jobs
-        self.limit = limit
-        self.gpus = gpus
-        self.max_failures = max_failures
-        self.lost = lost
-        self.trying: dict[str, _Evaluation] = {}  # by trial id
-        self.again: list[_Evaluation] = []
-        self.trials: dict[str, Trial] = {}
-        self.begun: set[str] = set()  # trials whose worker is up
-        self.stopped: set[str] = set()
-        self.raised: Exception | None = None  # why the run cannot go on
+        self.jobs, self.limit, self.gpus, self.max_failures = jobs, limit, gpus, max_failures
+        self.actors = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=cpus)(_Evaluating)
+        self.arguments = (ray.put(evaluator), threads(cpus))
+        self.waiting = deque[_Evaluation]()
+        self.asked = dict[Any, _Worker]()  # by the answer that is awaited: workers that come up, or evaluate
+        self.free = list[_Worker]()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune keeps a copy to restore itself from; we restore from the journal
+    def hand_out(self) -> bool:
+        """Take new jobs as far as there is room, and give what waits to workers. False when all is done."""
+        while not self._wanting_more() and len(self.jobs.in_flight) < self.limit():
+            job = self.jobs.propose()
+            if job is None:
+                break
+            self.waiting.append(_Evaluation(job.number, job.network, job.seed, self.gpus))
+        wanting = self._wanting_more()
+        if wanting:  # until it has its larger share of a GPU, nobody else may take that
+            self._dismiss_idle(self.gpus)
+        for evaluation in wanting or list(self.waiting):
+            worker = next((worker for worker in self.free if worker.gpus == evaluation.gpus), None)
+            if worker is not None:
+                self.free.remove(worker)
+                self.waiting.remove(evaluation)
+                worker.evaluation = evaluation
+                self.asked[worker.actor.begin.remote(evaluation.network, evaluation.seed)] = worker
+        needed = Counter(evaluation.gpus for evaluation in self._wanting_more() or self.waiting)
+        for gpus in (needed - Counter(worker.gpus for worker in self.asked.values() if not worker.up)).elements():
+            self._start(gpus)
+        return bool(self.waiting) or any(worker.up for worker in self.asked.values())
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        with self.guarded():
-            evaluation = self._next()
-            if evaluation is not None:
-                self.trying[trial_id] = evaluation
-                return {"task": evaluation.task}
-        # With evaluations in flight, the controller may know of something new once it was told of them.
-        finished = self.raised or not self.jobs.in_flight
-        return cast("dict[str, Any]", Searcher.FINISHED) if finished else None  # a string, says Ray
+    def _wanting_more(self) -> list[_Evaluation]:
+        return [evaluation for evaluation in self.waiting if evaluation.wants_more]
 
-    def _next(self) -> _Evaluation | None:
-        """What is to be tried again comes first; while it waits for a larger share of a GPU, nothing new takes that."""
-        if self.again:
-            return self.again.pop(0)
-        waiting = any(one.wants_more and trial_id not in self.begun for trial_id, one in self.trying.items())
-        if waiting or len(self.jobs.in_flight) >= self.limit():
-            return None
-        job = self.jobs.propose()
-        return None if job is None else _Evaluation(job.number, _Task(job.network, job.seed, self.gpus))
+    def _start(self, gpus: float, false_starts: int = 0) -> None:
+        """Another worker, which waits within Ray as long as there is no room for it."""
+        worker = _Worker(self.actors.options(num_gpus=gpus).remote(*self.arguments), gpus, false_starts)
+        self.asked[worker.actor.is_up.remote()] = worker
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        evaluation, trial = self.trying.pop(trial_id), self.trials.pop(trial_id)
-        begun, stopped = trial_id in self.begun, trial_id in self.stopped
-        self.begun.discard(trial_id)
-        self.stopped.discard(trial_id)
-        with self.guarded():
-            if self.raised:
-                return  # everything ends
-            if error or result is None:
-                self._on_death(evaluation, _error_of(trial), begun)
-            elif "out_of_memory" in result and 0 < evaluation.task.gpus < 1 and not evaluation.wants_more:
-                larger = replace(evaluation.task, gpus=min(1.0, 2 * evaluation.task.gpus))
-                self.again.append(replace(evaluation, task=larger, wants_more=True))
+    def _dismiss_idle(self, gpus: float) -> None:
+        """End the workers with this share of a GPU that are free, or not up yet."""
+        for worker in [worker for worker in self.free if worker.gpus == gpus]:
+            self.free.remove(worker)
+            _dismiss(worker)
+        for answer in [answer for answer, worker in self.asked.items() if worker.gpus == gpus and not worker.up]:
+            _dismiss(self.asked.pop(answer))
+
+    def hear(self, seconds: float) -> None:
+        """Act upon the next answer, unless there is none for so long."""
+        for answer in ray.wait(list(self.asked), timeout=seconds)[0]:
+            worker = self.asked.pop(answer)
+            try:
+                told = ray.get(answer)
+            except RayError as error:
+                if _is_bug(error):
+                    raise RuntimeError(f"the evaluator failed in a worker:\n{error}") from error
+                self._on_death(worker, error)
             else:
-                self.jobs.finish(evaluation.number, stopped, result.get("failed"), evaluation.retries)
+                self._on_answer(worker, told)
 
-    def _on_death(self, evaluation: _Evaluation, error: object, begun: bool) -> None:
-        """A worker died: try again on another, unless its evaluation was the death of too many."""
-        if _is_bug(error):
-            self.raised = RuntimeError(f"the evaluator failed in a worker:\n{error}")
-        elif not begun and evaluation.false_starts == _FALSE_STARTS:
-            said = f"{_FALSE_STARTS + 1} workers died before they could begin; the last: {_beginning(error)}"
-            self.raised = RunFailed(said)
-        elif not begun:
-            self.again.append(replace(evaluation, false_starts=evaluation.false_starts + 1))
+    def _on_answer(self, worker: _Worker, told: dict[str, Any]) -> None:
+        evaluation, worker.up = worker.evaluation, True
+        if evaluation is None:
+            self.free.append(worker)
+            return
+        if "bug" in told:
+            raise RuntimeError(f"the evaluator failed in a worker:\n{told['bug']}")
+        if "refused" in told:
+            raise InputError(told["refused"])
+        if "accuracy" in told:
+            keeps = self.jobs.keeps(evaluation.number, told["step"], told["accuracy"])
+            if keeps and not told["final"]:
+                self.asked[worker.actor.go_on.remote()] = worker
+                return
+            self.jobs.finish(evaluation.number, stopped=not (keeps or told["final"]), retries=evaluation.retries)
+        elif "out_of_memory" in told and 0 < evaluation.gpus < 1 and not evaluation.wants_more:
+            self.waiting.append(replace(evaluation, gpus=min(1.0, 2 * evaluation.gpus), wants_more=True))
+        else:
+            self.jobs.finish(evaluation.number, error=told["failed"], retries=evaluation.retries)
+        worker.evaluation = None
+        if worker.gpus == self.gpus:
+            self.free.append(worker)
+        else:
+            _dismiss(worker)
+
+    def _on_death(self, worker: _Worker, error: RayError) -> None:
+        """Try again on another, unless its evaluation was the death of too many."""
+        _dismiss(worker)  # it may be cut off only
+        evaluation = worker.evaluation
+        if evaluation is None:
+            if worker.false_starts == _FALSE_STARTS:
+                said = f"{_FALSE_STARTS + 1} workers died before they could begin; the last: {_beginning(error)}"
+                raise RunFailed(said)
+            self._start(worker.gpus, worker.false_starts + 1)
         elif evaluation.retries < self.max_failures:
-            self.again.append(replace(evaluation, retries=evaluation.retries + 1))
+            self.waiting.appendleft(replace(evaluation, retries=evaluation.retries + 1))
         else:
             others = ", and so did those that tried it again" if evaluation.retries else ""
             self.jobs.finish(evaluation.number, error=f"{WORKER_DIED}{others}", retries=evaluation.retries)
 
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """What the jobs raise ends the run; Tune would make a failed trial of it."""
-        try:
-            yield
-        except Exception as error:  # handed over to `_run`
-            self.raised = self.raised or error
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the journal is the state."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore: the journal is the state."""
+    def end(self) -> None:
+        """Nothing of the run is left in Ray."""
+        for worker in [*self.free, *self.asked.values()]:
+            _dismiss(worker)
 
 
-class _Trials(FIFOScheduler):
-    """Tune's scheduler, which alone is shown the trials themselves."""
-
-    def __init__(self, driver: _Driver) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.driver = driver
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """None: without advice, Tune gives a free worker to the trial that was added last, which has none.
-
-        FIFO would give it to the one that waits longest, and end the worker that is coming up for that one.
-        """
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self.driver.trials[trial.trial_id] = trial
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        _forget_finished(tune_controller)
-
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        _forget_finished(tune_controller)
+def _dismiss(worker: _Worker) -> None:
+    ray.kill(worker.actor)
 
 
-def _forget_finished(tune_controller: Any) -> None:
-    """Tune keeps all trials, ~45 KB each, and looks through them at every step; what they found is in the journal.
-
-    The one that is ending is forgotten with the next. What Tune calls its sets may change; then they are merely kept.
-    """
-    trials = tune_controller.get_trials()
-    finished = [trial for trial in trials if trial.is_finished()]
-    trials[:] = [trial for trial in trials if not trial.is_finished()]
-    for name in ("_live_trials", "_stopped_trials", "_failed_trials", "_resetting_trials", "_trials_to_cache"):
-        getattr(tune_controller, name, set()).difference_update(finished)
-
-
-class _Beginnings(tune.Callback):
-    """Notes which trials have begun: until then, a worker that dies is no candidate's fault."""
-
-    def __init__(self, driver: _Driver) -> None:
-        self.driver = driver
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.driver.begun.add(trial.trial_id)
-
-
-class _EarlyStopping(Stopper):
-    """Shows the jobs every measurement, and stops an evaluation, or everything when the run cannot go on."""
-
-    def __init__(self, driver: _Driver) -> None:
-        self.driver = driver
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        driver = self.driver
-        with driver.guarded():
-            if "bug" in result:
-                raise RuntimeError(f"the evaluator failed in a worker:\n{result['bug']}")
-            if "refused" in result:
-                raise InputError(result["refused"])
-            if "accuracy" in result:
-                keeps = driver.jobs.keeps(driver.trying[trial_id].number, result["step"], result["accuracy"])
-                if not (keeps or result["done"]):
-                    driver.stopped.add(trial_id)
-        return trial_id in driver.stopped
-
-    def stop_all(self) -> bool:
-        if self.driver.lost():
-            raise _Lost
-        return self.driver.raised is not None
+def _is_bug(error: RayError) -> bool:
+    """Whether Python code raised it, as when a module is missing there. All else is a worker or a machine that died."""
+    return error.actor_init_failed if isinstance(error, RayActorError) else isinstance(error, RayTaskError)
 
 
 class _Room:
@@ -398,21 +281,6 @@ class _Room:
         if time.monotonic() - self._counted >= _SECONDS_BETWEEN_COUNTS:
             self._places, self._counted = max(1, room(self._cpus, self._gpus)), time.monotonic()
         return self._places
-
-
-def _error_of(trial: Trial) -> object:
-    """The exception that ended a trial, as Tune keeps it in a file of its own, or what it said."""
-    for file, read in ((trial.pickled_error_file, cloudpickle.loads), (trial.error_file, bytes.decode)):
-        if file is not None and Path(file).exists():  # only those that `_is_bug` asks for are pickled
-            return read(Path(file).read_bytes())
-    return None
-
-
-def _is_bug(error: object) -> bool:
-    """Whether Python code raised it, as when a module is missing there. All else is a worker or a machine that died."""
-    if isinstance(error, RayActorError):
-        return error.actor_init_failed
-    return isinstance(error, RayTaskError) or "Traceback" in str(error)
 
 
 def _beginning(error: object) -> str:
