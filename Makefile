@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search family test check bench docs clean
+.PHONY: search family test test-oldest-ray check bench docs clean
 
 # One environment for everything, rebuilt when what it is made of changes. torch goes first and pinned: whichever
 # package asks for it later finds it there, and cannot pull another build in.
@@ -27,6 +27,14 @@ test: .venv/installed  ## lint, types and tests: exactly what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+
+# The oldest Ray that pyproject.toml allows lies in a folder of its own, found before the newest.
+OLDEST_RAY := $(CURDIR)/.venv/ray-2.54.0
+$(OLDEST_RAY): .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ ray==$(patsubst ray-%,%,$(notdir $@))
+
+test-oldest-ray: $(OLDEST_RAY)  ## what runs on Ray, with the oldest Ray that is allowed
+	PYTHONPATH=$(OLDEST_RAY) $(BIN)/python -m pytest tests/test_ray_engine.py tests/test_cluster.py tests/test_tune.py tests/test_workers.py
 
 check: test
 

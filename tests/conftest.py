@@ -25,6 +25,7 @@ from search_spaces.efficientnet import EfficientNet
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads beside a busy process are slower than one
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # whoever imports Ray first
 ROOT = Path(__file__).parent.parent
+OTHER_RAY = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if "ray-" in folder]
 
 MakeSearch = Callable[..., Search]
 
@@ -104,4 +105,8 @@ def hear_ctrl_c() -> None:
 @pytest.fixture
 def command_environment() -> dict[str, str]:
     """For commands run as a user runs them, from a folder of their own."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *OTHER_RAY]),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
