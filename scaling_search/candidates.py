@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
 from phinas.networks.compound import PAPER, Coefficients, compound
 from phinas.networks.cost import cost
+from phinas.networks.scale import scale
 
 _STEPS = 120  # places at which a direction is looked at, up to twice as far as was asked
 _FURTHEST = 2.0
@@ -115,14 +118,17 @@ def at_equal_cost(
     best: tuple[tuple[int, float], Candidate] | None = None
     for at in _places(phi):
         exact = baseline.resolution * coefficients.gamma**at
-        body = compound(baseline, coefficients, at, rounding)
-        for side in _sides(body, low, high, exact, most_trim):
-            network = replace(body, resolution=side)
-            count = cost(network).macs
-            rank = (abs(side - body.resolution), abs(count / macs - 1))
-            if best is None or rank < best[0]:
-                trim = _trim(side, baseline, coefficients, at)
-                best = rank, Candidate(coefficients, phi, at, network, count, trim)
+        asked, smallest, largest = round(exact), math.ceil(exact * (1 - most_trim)), math.floor(exact * (1 + most_trim))
+        layers = scale(baseline, coefficients.alpha**at, coefficients.beta**at, rounding=rounding)
+        first, last = _sides(layers, low, high)
+        if max(first, smallest) > min(last, largest):
+            continue
+        side = min(max(asked, first, smallest), last, largest)
+        network = replace(layers, resolution=side)
+        count = cost(network).macs
+        rank = (abs(side - max(1, asked)), abs(count / macs - 1))
+        if best is None or rank < best[0]:
+            best = rank, Candidate(coefficients, phi, at, network, count, _trim(side, baseline, coefficients, at))
     return best[1] if best else None
 
 
@@ -133,24 +139,25 @@ def _places(phi: float) -> Iterator[float]:
         yield _FURTHEST * phi * place / _STEPS
 
 
-def _sides(body: Arch, low: int, high: int, exact: float, most_trim: float) -> list[int]:
-    """The side of the input, or none, nearest to that of `body`, at which it has `low` to `high` MACs."""
-    smallest = max(1, math.ceil(exact * (1 - most_trim)))
-    largest = math.floor(exact * (1 + most_trim))
-    first = _first_side(body, low, smallest, largest + 1)
-    last = _first_side(body, high + 1, smallest, largest + 1) - 1
-    return [min(max(body.resolution, first), last)] if first <= last else []
+@lru_cache(maxsize=1 << 12)  # many constants, and many places on their way, have the same layers
+def _sides(layers: Arch, low: int, high: int) -> tuple[int, int]:
+    """The first and last side of the input at which these layers have `low` to `high` MACs; none where first > last."""
+    return _first_side(layers, low), _first_side(layers, high + 1) - 1
 
 
-def _first_side(body: Arch, macs: int, smallest: int, beyond: int) -> int:
-    """The first side from `smallest` on with `macs` or more, `beyond` if none has: MACs only grow with the side."""
-    while smallest < beyond:
-        middle = (smallest + beyond) // 2
-        if cost(replace(body, resolution=middle)).macs >= macs:
-            beyond = middle
-        else:
-            smallest = middle + 1
-    return smallest
+def _first_side(layers: Arch, macs: int) -> int:
+    """The first side with `macs` or more: they only grow with the side."""
+
+    def macs_at(side: int) -> int:
+        return cost(replace(layers, resolution=side)).macs
+
+    near = layers.resolution * math.sqrt(macs / cost(layers).macs)  # they grow about with its square
+    below, beyond = max(1, int(0.9 * near)), math.ceil(1.1 * near)
+    while below > 1 and macs_at(below) >= macs:
+        below //= 2
+    while macs_at(beyond) < macs:
+        beyond *= 2
+    return below + bisect_left(range(below, beyond), macs, key=macs_at)
 
 
 def _trim(side: int, baseline: Arch, coefficients: Coefficients, phi: float) -> float:

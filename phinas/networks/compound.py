@@ -58,10 +58,5 @@ def compound(arch: Arch, coefficients: Coefficients, phi: float, rounding: str =
 
     The side is rounded to whole pixels; `rounding` is that of the layers, as in `scale`. phi=0 is `arch` itself.
     """
-    return scale(
-        arch,
-        depth=coefficients.alpha**phi,
-        width=coefficients.beta**phi,
-        resolution=max(1, round(arch.resolution * coefficients.gamma**phi)),
-        rounding=rounding,
-    )
+    side = max(1, round(arch.resolution * coefficients.gamma**phi))
+    return scale(arch, coefficients.alpha**phi, coefficients.beta**phi, side, rounding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 from phinas.files.checks import check_number, check_whole
 from phinas.files.errors import InputError
@@ -37,19 +38,24 @@ def scale(
         check_whole("resolution", resolution)
     if rounding not in ROUNDINGS:
         raise InputError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+    scaled = _with_layers(
+        arch,
+        tuple(round_repeats(stage.repeats, depth, rounding) for stage in arch.stages),
+        tuple(round_channels(stage.channels, width) for stage in arch.stages),
+        round_channels(arch.stem.channels, width),
+        round_channels(arch.head_channels, width) if arch.head_channels else 0,
+    )
+    return scaled if resolution in (None, scaled.resolution) else replace(scaled, resolution=resolution)
+
+
+@lru_cache(maxsize=1 << 12)  # rounding makes the same layers of many factors, as a scaling search tries them
+def _with_layers(arch: Arch, repeats: tuple[int, ...], channels: tuple[int, ...], stem: int, head: int) -> Arch:
+    stages = zip(arch.stages, repeats, channels, strict=True)
     return replace(
         arch,
-        stem=replace(arch.stem, channels=round_channels(arch.stem.channels, width)),
-        stages=tuple(
-            replace(
-                stage,
-                channels=round_channels(stage.channels, width),
-                repeats=round_repeats(stage.repeats, depth, rounding),
-            )
-            for stage in arch.stages
-        ),
-        head_channels=round_channels(arch.head_channels, width) if arch.head_channels else 0,
-        resolution=arch.resolution if resolution is None else resolution,
+        stem=replace(arch.stem, channels=stem),
+        stages=tuple(replace(stage, repeats=layers, channels=width) for stage, layers, width in stages),
+        head_channels=head,
     )
 
 
