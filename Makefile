@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: search family test test-oldest-ray check bench docs clean
+.PHONY: search family test test-all test-oldest-ray check bench docs clean
 
 # One environment for everything, rebuilt when what it is made of changes. torch goes first and pinned: whichever
 # package asks for it later finds it there, and cannot pull another build in.
@@ -22,11 +22,15 @@ family: .venv/installed  ## search, scaling search and model generator in one; 8
 	$(BIN)/python -m scaling_search.grid name=$(FAMILY)-scaling baseline=runs/$(FAMILY)-search/best.yaml candidates=6 seeds=2
 	$(BIN)/python -m phinas.generate name=$(FAMILY) scaling=runs/$(FAMILY)-scaling/scaling.yaml phi=[0,1,2] export=all
 
-test: .venv/installed  ## lint, types and tests: exactly what CI runs
+TESTS ?= not slow
+test: .venv/installed  ## lint, types and tests, in six minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadfile -m "$(TESTS)"
+
+test-all: TESTS =  # also those that take long, and the oldest Ray that is allowed: what CI runs
+test-all: test-oldest-ray test
 
 # The oldest Ray that pyproject.toml allows lies in a folder of its own, found before the newest.
 OLDEST_RAY := $(CURDIR)/.venv/ray-2.54.0

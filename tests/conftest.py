@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from matplotlib.figure import Figure
 
 from nas.controller import Controller
 from nas.controllers.random import Random
@@ -57,6 +58,31 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder of the test, with nothing in it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+# Where the reports and commands draw. A figure takes up to a second, which most tests do not look at.
+DRAWN = {
+    "nas.report": ("network_figure", "overview_figure", "pareto_figure", "reward_figure"),
+    "nas.experiment": ("comparison_figure",),
+    "nas.proxy_check.report": ("check_figure", "scatter_figure", "standings_figure"),
+    "scaling_search.report": ("cost_figure", "ranking_figure", "surface_figure"),
+    "scaling_search.compare.report": ("bases_figure", "methods_figure", "single_figure"),
+    "scaling_search.compare.__main__": ("overview_figure",),
+    "phinas.generate.__main__": ("family_figure",),
+    "phinas.measure.report": ("measured_figure",),
+    "phinas.transfer.report": ("transfer_figure",),
+}
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty figures, unless the test is one of those that look at them."""
+    if request.node.get_closest_marker("figures"):
+        return
+    for module, functions in DRAWN.items():
+        if loaded := sys.modules.get(module):
+            for function in functions:
+                monkeypatch.setattr(loaded, function, lambda *given, **settings: Figure(figsize=(2, 1)))
 
 
 class Clock:

@@ -142,6 +142,7 @@ def test_closures_and_seeds_and_failures() -> None:
         quick(evaluate=fails, name="d", options={"give_up_after": 2})
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_closure_is_sent_to_the_workers_of_ray() -> None:
     offset = 0.125
@@ -463,6 +464,7 @@ def test_a_mistake_in_scaling_making_and_training_is_one_line(call: Callable[[],
     assert contents(Path()) == {}
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_run_by_name_or_path_is_its_network() -> None:
     found = quick(space=EfficientNet(resolution=32), name="found")
     for baseline in ("runs/found", Path("runs/found"), found, found.best):

@@ -109,6 +109,7 @@ def test_it_learns_faster_than_evolution() -> None:
     assert min(found[Bayesian]) > 0.95
 
 
+@pytest.mark.slow
 @needs_archive
 def test_imagenet_in_a_hundred_evaluations_or_so() -> None:
     from nas.evaluators.accel_nasbench import AccelNASBench
@@ -270,6 +271,7 @@ def test_a_front_is_found_sooner_than_at_random(front: tuple[str, ...]) -> None:
     assert volumes[Bayesian] > 1.1 * volumes[Random]
 
 
+@pytest.mark.slow
 def test_every_law_holds_for_a_front() -> None:
     check_controller(Bayesian, Separable((3, 4, 2, 3, 3), front=("macs",)))
 

@@ -97,6 +97,7 @@ def test_a_study_goes_on_and_its_constants_keep_the_name_of_their_settings(begun
     assert settings in (begun / "grid" / "scaling.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on(begun: Path) -> None:
     assert typed_again("compare") == 0
     rows, expected = table(begun / "compare" / "comparison.csv"), table(BEFORE / "expected" / "compare_comparison.csv")
@@ -137,6 +138,7 @@ def test_a_family_goes_on(begun: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_self_test_goes_on(begun: Path) -> None:
     assert typed_again("selftest") == 0
     summary = json.loads((begun / "selftest" / "summary.json").read_text())

@@ -41,6 +41,7 @@ def test_hashes_lead_from_a_family_back_to_its_search() -> None:
     assert read_origin("runs/search/best.yaml")["from"] == file_source("runs/search/journal.jsonl")
 
 
+@pytest.mark.slow
 def test_typed_again_the_chain_leaves_the_family_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,7 @@ def test_two_nodes_work_and_the_death_of_one_loses_nothing(
     assert sum(entry.retries for entry in search.journal.entries) <= 1  # what the lost node was at
 
 
+@pytest.mark.slow
 def test_nodes_that_come_in_the_middle_get_work(cluster: LocalCluster, make_search: MakeSearch, tmp_path: Path) -> None:
     def come() -> None:
         cluster.add(1)
@@ -105,6 +106,7 @@ class _Wide:
         yield Measurement(share)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_on_a_shared_gpu_is_tried_once_more_with_more_of_it(
     cluster: LocalCluster, make_search: MakeSearch
 ) -> None:

@@ -171,6 +171,7 @@ def test_a_network_that_two_lines_share_is_no_different_from_itself() -> None:
     assert (same.estimate, same.low, same.high) == (0, 0, 0) and not same.told
 
 
+@pytest.mark.figures
 def test_figures_stand_whatever_is_known() -> None:
     bases, _ = on_bases(SMALL, {2: 2.0, 4: 4.0}, 0.05)
     whole = made_up([*POINTS, *bases], BETTER, (-0.01, 0.0, 0.01))
@@ -189,6 +190,7 @@ def test_figures_stand_whatever_is_known() -> None:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.figures
 def test_it_writes_what_the_contract_names(empty_folder: Path) -> None:
     assert main([*FAST, "name=first", "figure4=true"]) == 0
     folder = empty_folder / "runs" / "first"
@@ -245,6 +247,7 @@ def test_constants_may_come_from_a_search(empty_folder: Path, capsys: pytest.Cap
     assert "were found for another baseline" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_interrupted_it_keeps_what_is_finished_and_goes_on(
     empty_folder: Path, command_environment: dict[str, str]
 ) -> None:

@@ -55,6 +55,7 @@ def summary(name: str) -> dict[str, object]:
     return content
 
 
+@pytest.mark.slow
 def test_two_costs_with_a_target_each() -> None:
     main([*FAST, "name=a", METER, "device.joules=2e-9", "targets.energy=0.5", "target_flops=300e6"])
     found = summary("a")
@@ -69,6 +70,7 @@ def test_two_costs_with_a_target_each() -> None:
     assert "Accuracy against MACs" in page and "Accuracy against energy" in page
 
 
+@pytest.mark.slow
 def test_another_cost_alone_and_limits() -> None:
     main([*FAST, "name=a", METER, "target_flops=null", "targets.throughput_mine=100", "limits.macs=350e6"])
     found = summary("a")

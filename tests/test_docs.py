@@ -32,6 +32,7 @@ def test_the_readmes_space_passes_the_conformance_suite(tmp_path: Path, monkeypa
     assert [finding.detail for finding in examine(space, samples=20, build=2) if not finding.passed] == []
 
 
+@pytest.mark.slow
 def test_the_readmes_python_searches_and_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     known: dict[str, object] = {}

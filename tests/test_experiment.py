@@ -82,6 +82,7 @@ def test_an_experiment_of_ones_own_is_searches_and_a_comparison(empty_folder: Pa
     assert yaml.safe_load((runs / "mine" / "config.yaml").read_text())["experiment"]["controllers"]
 
 
+@pytest.mark.figures
 def test_the_same_command_does_nothing_twice_and_a_larger_budget_goes_on(empty_folder: Path) -> None:
     main(OWN)
     journals = sorted((empty_folder / "runs").glob("*/journal.jsonl"))
@@ -121,6 +122,7 @@ def test_an_experiment_may_set_options_alone(empty_folder: Path) -> None:
     assert not (empty_folder / "runs" / "mine" / "comparison.csv").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_the_experiment_goes_on(empty_folder: Path, command_environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nas.search", *OWN, "evaluator.seconds=0.2"]
     running = subprocess.Popen(
@@ -232,6 +234,7 @@ def test_trained_networks_are_compared_within_the_limits(
         assert list(known.accuracy) == ([accuracy] if count else [])
 
 
+@pytest.mark.slow
 @needs_archive
 def test_b0_is_beaten_on_published_results(empty_folder: Path, command_environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nas.search", "experiment=b0", f"evaluator.path={ARCHIVE}", "budget=60"]

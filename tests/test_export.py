@@ -192,6 +192,7 @@ def searched() -> Arch:
     return arch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arch"), [
     ("efficientnet_b0", EFFICIENTNET_B0),
     ("searched", searched()),

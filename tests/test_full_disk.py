@@ -86,6 +86,7 @@ def test_a_search_keeps_what_is_finished_and_ends_as_if_there_had_always_been_ro
     assert journal.read_bytes() == (empty_folder / "runs" / "b" / "journal.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_scaling_search_keeps_what_is_finished(empty_folder: Path) -> None:
     assert _ended(grid.main, [*GRID, "name=small", "seeds=1"])[0] == 0
     room = (empty_folder / "runs" / "small" / "study.db").stat().st_size

@@ -95,6 +95,7 @@ class Stopped:
         return {"latency": 0.0}
 
 
+@pytest.mark.figures
 def test_the_published_family(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["phi=[b0,1,2,3,4,5,6,7,8,l2]", "name=all"]) == 0
     rows = table("all")
@@ -219,6 +220,7 @@ def test_latency_here() -> None:
     assert all(0 < float(row["latency"]) < 10 for row in table("a"))
 
 
+@pytest.mark.slow
 def test_exports_are_in_the_readme_and_load_as_it_says(
     tmp_path: Path, command_environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

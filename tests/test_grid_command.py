@@ -42,6 +42,7 @@ def finished(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.figures
 def test_it_writes_what_the_contract_names(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FAST, "name=first"]) == 0
     output = capsys.readouterr().out
@@ -302,6 +303,7 @@ def _started(options: Sequence[str], folder: Path, environment: dict[str, str], 
     return running
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_a_kill_loses_no_more_than_what_is_in_flight(
     empty_folder: Path, command_environment: dict[str, str]
 ) -> None:
@@ -340,6 +342,7 @@ def test_a_mistake_exits_2_with_one_line_on_standard_error(
     assert done.stderr.startswith("error: phi=0: it must be")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_on_ray_it_is_the_same_table(empty_folder: Path) -> None:
     import ray

@@ -20,6 +20,7 @@ def typed(folder: Path, environment: dict[str, str], *words: str) -> subprocess.
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("nas.search", *SEARCH), ("phinas", "search", *SEARCH)], ids=["module", "verb"])
 def test_names_that_are_not_ours_any_more_do_no_harm(
     tmp_path: Path, command_environment: dict[str, str], words: tuple[str, ...]

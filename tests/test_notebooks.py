@@ -19,6 +19,7 @@ def cells(file: Path) -> Any:
     return notebook, [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

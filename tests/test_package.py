@@ -54,6 +54,7 @@ def test_the_source_distribution_holds_its_tests_whole(built: Path) -> None:
     assert {name for name in tracked.stdout.split() if (ROOT / name).exists()} <= held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [(), ANYBODYS], ids=["empty folder", "anybody's names"])
 def test_commands_run_from_the_installed_packages(installed: Path, tmp_path: Path, files: tuple[str, ...]) -> None:
     for name in files:

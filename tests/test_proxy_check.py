@@ -190,6 +190,7 @@ def test_an_epoch_that_ranks_as_well_is_named() -> None:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.figures
 def test_it_writes_what_its_guide_names(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FAST, "name=first"]) == 0
     said = capsys.readouterr().out
@@ -224,6 +225,7 @@ def test_typed_again_it_repeats_nothing_and_more_networks_and_seeds_extend_it(em
     assert json.loads((folder / "summary.json").read_text())["tau"]["value"] == 1
 
 
+@pytest.mark.slow
 def test_killed_and_typed_again_it_is_the_check_that_was_never_killed(
     empty_folder: Path, command_environment: dict[str, str]
 ) -> None:
@@ -255,6 +257,7 @@ def test_a_dry_run_writes_nothing(empty_folder: Path, capsys: pytest.CaptureFixt
     assert contents(empty_folder) == {}
 
 
+@pytest.mark.slow
 def test_ray_drives_both_schedules(empty_folder: Path) -> None:
     assert main([*FAST[:2], "networks=3", "engine.workers=2", "name=ray"]) == 0
     entries = read_journal(empty_folder / "runs" / "ray" / "journal.jsonl")[1]

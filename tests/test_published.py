@@ -144,6 +144,7 @@ def test_every_cost_that_nasbench_macro_recorded_is_reproduced_and_copies_are_on
 # --- the predictor ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_archive
 def test_held_out_networks_are_predicted(fitted: AccelNASBench, archive: Archive) -> None:
     assert fitted.quality.networks == 5138
@@ -365,6 +366,7 @@ def broken_files(made_up: Path, cache: Path, tmp_path: Path, monkeypatch: pytest
     return work
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_nothing_is_written(broken_files: Path) -> None:
     before = sorted(broken_files.rglob("*"))
     for arguments, says in BAD_INPUT:

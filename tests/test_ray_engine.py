@@ -268,6 +268,7 @@ def _started(
     return driver
 
 
+@pytest.mark.slow
 def test_whatever_dies_the_search_resumes_and_no_process_is_left(
     tmp_path: Path, command_environment: dict[str, str]
 ) -> None:

@@ -73,6 +73,9 @@ def text_of(page: str) -> str:
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
+pytestmark = pytest.mark.figures
+
+
 @pytest.fixture(scope="module")
 def page() -> str:
     """The page of a search of 40 evaluations, interrupted on its way to 50."""

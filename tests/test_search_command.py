@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("empty_folder")
 FAST = ("evaluator=synthetic", "engine=inline", "budget=12")
 
 
+@pytest.mark.figures
 def test_a_search_writes_what_the_contract_names(empty_folder: Path) -> None:
     assert main([*FAST, "name=first", "target_flops=300e6"]) == 0
     folder = empty_folder / "runs" / "first"
@@ -151,6 +152,7 @@ def test_a_folder_of_another_command_is_left_alone(empty_folder: Path) -> None:
     assert contents(empty_folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "options"),
     [

@@ -204,6 +204,7 @@ run(main)
 """
 
 
+@pytest.mark.slow
 def test_a_search_that_forgets_is_found_out(tmp_path: Path) -> None:
     (tmp_path / "forgetful.py").write_text(FORGETFUL)
     settings = Settings(tmp_path, count=1, command=(sys.executable, str(tmp_path / "forgetful.py")))
@@ -218,6 +219,7 @@ def test_equal_findings_are_said_once() -> None:
     assert twice.findings == (Finding("lost", "a", 3), Finding("wrong", "b"))
 
 
+@pytest.mark.slow
 def test_a_small_self_test_is_stopped_goes_on_and_passes(
     empty_folder: Path, command_environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

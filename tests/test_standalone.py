@@ -123,6 +123,7 @@ def test_every_block_skip_and_activation_is_ours_to_the_bit(block: str) -> None:
         check_equal(arch)
 
 
+@pytest.mark.slow
 def test_mixtures_are_ours_to_the_bit() -> None:
     for arch in mixtures(120):
         check_equal(arch)

@@ -380,6 +380,7 @@ for step in range(10**9):
 """
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_no_process_behind(alike: Path, command_environment: dict[str, str]) -> None:
     """After Ctrl-C too, which they do not hear: what ends them is the end of what they read for, however it comes."""
     with subprocess.Popen(

@@ -194,6 +194,7 @@ class _CutOff:
             yield measurement
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closes", [False, True], ids=["killed", "interrupted"])
 @pytest.mark.parametrize("halving", [False, True], ids=["", "halving"])
 def test_cut_again_and_again_it_ends_with_the_same_table(
@@ -250,6 +251,7 @@ def test_a_samplers_study_goes_on_where_it_was_cut(tmp_path: Path, sampler: str)
         assert candidate is not None and abs(candidate.macs / SURFACE.macs - 1) <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [None, "tpe"])
 def test_more_seeds_and_candidates_extend_it_and_fewer_leave_the_rest_alone(
     tmp_path: Path, whole: Callable[..., bytes], sampler: str | None

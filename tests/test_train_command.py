@@ -163,6 +163,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_killed_five_times_it_ends_as_if_it_had_run_through(command_environment: dict[str, str]) -> None:
     """With -9, at random steps; the final weights and the metrics are the same to the bit."""
     settings = ["model=tiny.yaml", "recipe.batch_size=128", "recipe.recalibrate=64", "recipe.epochs=4"]

@@ -264,6 +264,7 @@ def test_parameters_are_counted_as_table_5_counts_them(name: str, millions: floa
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.figures
 def test_it_transfers_and_tests_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, uninterrupted: list[Any]
 ) -> None:
@@ -339,6 +340,7 @@ def _tenth() -> Any:
     return digits(0.1)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_repeats_nothing(command_environment: dict[str, str], uninterrupted: list[Any]) -> None:
     command = [sys.executable, "-m", "phinas.transfer", *SMALL, "name=killed"]
     process = subprocess.Popen(command, env=command_environment, stdout=subprocess.DEVNULL)

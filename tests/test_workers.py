@@ -80,6 +80,7 @@ def test_two_workers_have_the_losses_of_one(cluster: None) -> None:
     assert left["two"] == left["one"]  # nothing of Ray's
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_begun_by_one_and_taken_up_by_two_of_which_one_is_killed(
     cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -114,6 +115,7 @@ def kill_a_worker_after(checkpoints: Path, step: int) -> None:
     workers[-1].kill()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ctrl_c_saves_and_leaves_no_process(command_environment: dict[str, str]) -> None:
     settings = [*STEADY, "recipe.batch_size=128", "recipe.epochs=900", "engine.workers=2", "name=run"]
