@@ -18,8 +18,8 @@ from typing import Any
 
 from nas.controllers.random import Random
 from nas.evaluators.synthetic import Synthetic
+from nas.jobs import SearchJobs
 from nas.journal import Journal
-from nas.loop import Search
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
 from phinas.command.run_folder import provenance
@@ -32,10 +32,10 @@ from ray import tune  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 
-def search(folder: str, trials: int) -> Search:
+def search(folder: str, trials: int) -> SearchJobs:
     problem = SearchProblem(MnasNet(), on_macs(mnas_soft, 400e6))
     journal = Journal(Path(folder) / "journal.jsonl", {})
-    return Search(problem, Random(problem=problem, seed=0), journal, trials, seed=0)
+    return SearchJobs(problem, Random(problem=problem, seed=0), journal, trials, seed=0)
 
 
 def ours_inline(trials: int) -> float:

@@ -25,8 +25,8 @@ from pathlib import Path
 import psutil
 
 from nas.controllers.evolution import Evolution
+from nas.jobs import Candidate, SearchJobs
 from nas.journal import Entry, Journal
-from nas.loop import Candidate, Search
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
 from phinas.command.run_folder import provenance
@@ -50,7 +50,7 @@ class Sleeper:
         yield Measurement(os.getpid() / 2**23)  # Linux gives no number above 2^22
 
 
-class Timed(Search):
+class Timed(SearchJobs):
     """A search that adds up the seconds of its own part: the controller, the network and its costs, the journal."""
 
     own = 0.0

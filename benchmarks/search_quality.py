@@ -119,7 +119,7 @@ def search(job: Job, problem_of: Published) -> dict[str, Any]:
         picks = running.pop(number)
         accuracy = float(problem_of.accuracies([picks])[0])
         true = problem.reward(picks, accuracy)
-        noise_seed = int(np.random.SeedSequence((job.seed, number)).generate_state(1)[0])  # as nas.loop draws it
+        noise_seed = int(np.random.SeedSequence((job.seed, number)).generate_state(1)[0])  # as nas.jobs draws it
         measured = with_noise(accuracy, job.noise, noise_seed)
         result = Result(number, picks, measured, problem.reward(picks, measured))
         finished += 1

@@ -37,8 +37,8 @@ from omegaconf import OmegaConf
 
 from nas.controller import Problem, Result
 from nas.controllers.random import Random
+from nas.jobs import SearchJobs
 from nas.journal import Entry, Journal, read_journal
-from nas.loop import Search
 from nas.problem import SearchProblem
 from nas.report import main as report
 from nas.reward import mnas_soft, on_macs
@@ -188,7 +188,7 @@ def replay() -> list[bool]:
     start = time.perf_counter()
     problem = SearchProblem(MnasNet(), on_macs(mnas_soft, 400e6))
     problem.recall(journal.entries)
-    Search(problem, Witness(problem, 0, str(path)), journal, len(entries), seed=0)
+    SearchJobs(problem, Witness(problem, 0, str(path)), journal, len(entries), seed=0)
     building = time.perf_counter() - start - Witness.marks[-1].own
     journal.close()
     print(f"replay of {len(entries):,} lines: reading {reading:.1f} s, the search from it {building:.1f} s")

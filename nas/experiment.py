@@ -14,8 +14,8 @@ from rich.table import Table
 from nas.costs import within
 from nas.device import NoDevice
 from nas.figures.comparison import Compared, Trained, comparison_figure
+from nas.jobs import best_of
 from nas.journal import Entry, read_journal
-from nas.loop import best_of
 from nas.objective import read_objective
 from nas.reward import RewardOf, on_targets
 from phinas.command.console import CONSOLE, say

@@ -14,8 +14,8 @@ from nas.figures.overview import overview_figure
 from nas.figures.pareto import pareto_figure
 from nas.figures.rewards import reward_figure
 from nas.front import hypervolume, pareto_front, reference, spread
+from nas.jobs import best_of
 from nas.journal import Entry, read_journal
-from nas.loop import best_of
 from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
 from nas.reward import on_targets

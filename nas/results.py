@@ -11,8 +11,8 @@ import yaml
 
 from nas.costs import COUNTED
 from nas.front import hypervolume, pareto_front, reference
+from nas.jobs import best_of
 from nas.journal import Entry
-from nas.loop import best_of
 from nas.objective import Objective
 from nas.problem import SearchProblem
 from phinas.files.atomic_file import write_atomically

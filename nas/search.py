@@ -16,8 +16,8 @@ from nas.controller import WALK_LIMIT
 from nas.experiment import check_front, run_experiment
 from nas.front import pareto_front, spread
 from nas.halving import read_halving
+from nas.jobs import SearchJobs, best_of
 from nas.journal import Entry, Journal, check_journal
-from nas.loop import Search, best_of
 from nas.objective import Objective, read_objective
 from nas.problem import SearchProblem
 from nas.report import report
@@ -124,7 +124,7 @@ def search(
 
             try:
                 with progress(CONSOLE, "searching", len(journal.entries), budget) as show:
-                    state = Search(problem, controller, journal, budget, seed, halving, give_up_after, watch)
+                    state = SearchJobs(problem, controller, journal, budget, seed, halving, give_up_after, watch)
                     if not state.done:
                         run_jobs(state, evaluator)
             except (KeyboardInterrupt, RunFailed) as end:

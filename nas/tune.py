@@ -21,8 +21,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nas.controller import Controller
+from nas.jobs import SearchJobs, best_of
 from nas.journal import Entry
-from nas.loop import Search, best_of
 from nas.problem import SearchProblem
 from phinas.engines.evaluator import Evaluator, measure
 from search_spaces.space import choices_of
@@ -57,7 +57,7 @@ class ControllerSearch(Searcher):
         """With a new controller: it is what it was told."""
         problem, controller, seed = self._made_of
         made = controller(problem=problem, seed=seed)
-        self._search = Search(problem, made, _Told(told), sys.maxsize, seed)
+        self._search = SearchJobs(problem, made, _Told(told), sys.maxsize, seed)
         self._numbers: dict[str, int] = {}  # of the evaluations in flight, by trial id
 
     def __getstate__(self) -> dict[str, Any]:  # Tune keeps a copy of what is to begin
@@ -96,7 +96,7 @@ class ControllerSearch(Searcher):
         accuracy = float(result[self._accuracy])
         if not 0 <= accuracy <= 1:
             raise ValueError(f"{self._accuracy}={accuracy}: it must be a fraction in [0, 1]")
-        self._search.keeps(self._numbers[trial_id], int(result["training_iteration"]), accuracy)
+        self._search.record(self._numbers[trial_id], int(result["training_iteration"]), accuracy)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         failed = error or not result or self._accuracy not in result
@@ -108,7 +108,7 @@ class ControllerSearch(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """What was told, and what is in flight, as JSON: a controller is what it was told."""
         in_flight = {
-            trial: [number, self._search.in_flight[number].picks, self._search.curve(number)]
+            trial: [number, self._search.in_flight[number].picks, self._search.in_flight.curve(number)]
             for trial, number in self._numbers.items()
         }
         state = {"entries": [vars(entry) for entry in self.entries], "in_flight": in_flight}
@@ -122,7 +122,7 @@ class ControllerSearch(Searcher):
             self._numbers[trial_id] = number
             self._search.take_up(number, tuple(picks))
             for step, accuracy in enumerate(curve, start=1):
-                self._search.keeps(number, step, accuracy)
+                self._search.record(number, step, accuracy)
 
 
 def _entry(picks: list[int], curve: list[float], **others: Any) -> Entry:

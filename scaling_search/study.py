@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.halving import Halving
+from phinas.engines.in_flight import InFlight
 from phinas.files.errors import CannotWrite, InputError
 from phinas.files.settings import check_same_settings
 from phinas.networks.arch import Arch
@@ -139,11 +140,10 @@ class Study:
         self.halving = halving
         self.explore = explore
         self.watch = watch
-        self.in_flight: dict[int, Job] = {}
+        self.in_flight = InFlight[Job]()
         self._tasks = {task.network.key(): task for task in tasks}
         self._distributions = {name: _distribution(values) for name, values in ranges.items()}
         self._trials: dict[int, Trial] = {}
-        self._curves: dict[int, list[float]] = {}
         self._storage = RDBStorage(f"sqlite:///{path}")
         self._study = optuna.create_study(
             storage=self._storage, study_name=NAME, direction="maximize", load_if_exists=True, sampler=RandomSampler()
@@ -194,22 +194,19 @@ class Study:
                 return None
             job = self._job(trial)
             if job is not None:
-                self.in_flight[job.number], self._trials[job.number] = job, trial
-                return job
+                self._trials[job.number] = trial
+                return self.in_flight.begin(job)
 
-    def keeps(self, number: int, step: int, accuracy: float) -> bool:
+    def record(self, number: int, step: int, accuracy: float) -> bool:
         """Note the accuracy after a step (counted from 1), and say whether the evaluation is worth continuing."""
-        curve = self._curves.setdefault(number, [])
-        if step <= len(curve):  # started again elsewhere after its worker died; the rungs have seen this step
+        if not self.in_flight.note(number, step, accuracy):  # the rungs have seen this step
             return True
-        curve.append(accuracy)
         self._trials[number].report(accuracy, step)
         # The first seed decides. Another hurdle for each seed would leave hardly a network with all of them.
         return self.halving is None or self.in_flight[number].replicate > 0 or self.halving.keeps(step, accuracy)
 
     def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Evaluation:
         """Record the outcome: evaluated to the end, stopped early, or failed for the network's own fault."""
-        curve = self._curves.pop(number, [])
         if retries:
             self._trials[number].set_user_attr("retries", retries)
         if error is not None:
@@ -218,8 +215,9 @@ class Study:
         elif stopped:
             frozen = self._study.tell(number, state=TrialState.PRUNED)
         else:
-            frozen = self._study.tell(number, curve[-1])
-        del self.in_flight[number], self._trials[number]
+            frozen = self._study.tell(number, self.in_flight.curve(number)[-1])
+        del self._trials[number]
+        self.in_flight.end(number)
         evaluation = _evaluation(frozen)
         self.watch(evaluation)
         return evaluation

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from nas.controller import Controller
 from nas.controllers.random import Random
 from nas.halving import Halving
+from nas.jobs import SearchJobs
 from nas.journal import Journal
-from nas.loop import Search
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
 from search_spaces.efficientnet import EfficientNet
@@ -28,7 +28,7 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # whoever impor
 ROOT = Path(__file__).parent.parent
 OTHER_RAY = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if "ray-" in folder]
 
-MakeSearch = Callable[..., Search]
+MakeSearch = Callable[..., SearchJobs]
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def make_search(tmp_path: Path) -> MakeSearch:
         front: tuple[str, ...] = (),
         settings: Mapping[str, Any] | None = None,
         give_up_after: int | None = None,
-    ) -> Search:
+    ) -> SearchJobs:
         problem = SearchProblem(EfficientNet(), on_macs(mnas_soft, 400e6), front=front)
         journal = Journal(tmp_path / name, settings or {"seed": seed})
         made = controller(problem=problem, seed=seed)
-        return Search(problem, made, journal, budget, seed, halving, give_up_after)
+        return SearchJobs(problem, made, journal, budget, seed, halving, give_up_after)
 
     return make
 

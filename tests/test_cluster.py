@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nas.jobs import SearchJobs
 from nas.journal import Entry, read_journal
-from nas.loop import Search
 from phinas.engines import connection
 from phinas.engines import ray as ray_engine
 from phinas.engines.evaluator import Measurement, OutOfMemory
@@ -50,7 +50,9 @@ class _OnNode:
         yield Measurement(seed % 1000 / 1000)
 
 
-def search_while(happens: Callable[[], object], after: int, search: Search, evaluator: _OnNode, address: str) -> None:
+def search_while(
+    happens: Callable[[], object], after: int, search: SearchJobs, evaluator: _OnNode, address: str
+) -> None:
     """A search in which something happens after so many evaluations, on so many nodes: it loses nothing."""
     evaluator.folder.mkdir()
     before: list[Entry] = []

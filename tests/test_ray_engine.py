@@ -17,8 +17,8 @@ import pytest
 
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
+from nas.jobs import SearchJobs
 from nas.journal import Entry, read_journal
-from nas.loop import Search
 from phinas.engines import inline
 from phinas.engines import ray as ray_engine
 from phinas.engines.evaluator import EvaluationFailed, Evaluator, Measurement
@@ -39,7 +39,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def on_ray(search: Search, evaluator: Evaluator, **settings: Any) -> None:
+def on_ray(search: SearchJobs, evaluator: Evaluator, **settings: Any) -> None:
     with ray_engine.engine(address="auto", **settings) as run_search:
         run_search(search, evaluator)
 

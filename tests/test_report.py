@@ -18,8 +18,8 @@ from nas.figures.network import network_figure, parts_of
 from nas.figures.pareto import pareto_figure
 from nas.figures.rewards import reward_figure
 from nas.front import pareto_front
+from nas.jobs import best_of
 from nas.journal import Entry, Journal
-from nas.loop import best_of
 from nas.objective import Objective
 from nas.problem import SearchProblem
 from nas.report import main, report

@@ -18,8 +18,8 @@ from nas.controllers.optuna import Optuna
 from nas.controllers.rl import RL
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
+from nas.jobs import best_of
 from nas.journal import Entry, read_journal
-from nas.loop import best_of
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
 from phinas.engines import inline
@@ -185,7 +185,7 @@ def test_what_is_in_flight_is_waited_for_before_a_search_gives_up(make_search: M
     for number in fails:
         search.finish(number, error="out of memory")
     assert search.propose() is None and search.given_up is None
-    search.keeps(succeeds, 1, 0.5)
+    search.record(succeeds, 1, 0.5)
     search.finish(succeeds)
     assert search.propose() is not None
     search.finish(last, error="out of memory")
@@ -226,7 +226,7 @@ def test_an_evaluation_that_began_again_on_another_worker_is_in_each_rung_once(m
         (4, 0.4),
         (5, 0.5),
     ]:
-        assert search.keeps(candidate.number, step, accuracy)
+        assert search.record(candidate.number, step, accuracy)
     assert {epoch: len(values) for epoch, values in halving.rungs.items()} == {1: 1, 3: 1}
     entry = search.finish(candidate.number, retries=1)
     assert entry.curve == (0.15, 0.25, 0.32, 0.4, 0.5) and entry.retries == 1

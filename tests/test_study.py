@@ -338,7 +338,7 @@ def test_a_restarted_evaluation_repeats_its_steps_without_counting_them_twice(tm
     job = study.propose()
     assert job is not None
     for accuracies in ((0.1, 0.2), (0.1, 0.2, 0.3)):  # its worker died after the second
-        assert all(study.keeps(job.number, step, accuracy) for step, accuracy in enumerate(accuracies, start=1))
+        assert all(study.record(job.number, step, accuracy) for step, accuracy in enumerate(accuracies, start=1))
     evaluation = study.finish(job.number, retries=2)
     assert (evaluation.curve, evaluation.retries) == ((0.1, 0.2, 0.3), 2) and study.evaluations == [evaluation]
 

@@ -16,7 +16,7 @@ from nas.controllers.optuna import Optuna
 from nas.controllers.random import Random
 from nas.controllers.rl import RL
 from nas.evaluators.synthetic import Synthetic
-from nas.loop import best_of
+from nas.jobs import best_of
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
 from nas.tune import ControllerSearch, trainable

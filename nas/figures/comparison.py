@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nas.figures.pareto import draw_equal_rewards
+from nas.jobs import best_of
 from nas.journal import Entry
-from nas.loop import best_of
 from nas.objective import Objective
 from nas.reward import RewardOf
 from phinas.pages.axes import cost_axis, legend_below

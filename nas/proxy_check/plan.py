@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from nas.journal import Entry, Journal
 from nas.problem import SearchProblem
+from phinas.engines.in_flight import InFlight
 from phinas.files.errors import InputError
 from phinas.networks.network import Network
 from search_spaces.space import Picks, sample
@@ -127,30 +127,24 @@ class Evaluations:
         self.journal = journal
         self.watch = watch
         self.waiting = [job for job in jobs if job.number not in done]
-        self.in_flight: dict[int, Job] = {}
-        self._started: dict[int, float] = {}
-        self._curves: dict[int, list[float]] = {}
+        self.in_flight = InFlight[Job]()
 
     def propose(self) -> Job | None:
-        if not self.waiting:
-            return None
-        job = self.waiting.pop(0)
-        self.in_flight[job.number], self._started[job.number] = job, time.monotonic()
-        return job
+        return self.in_flight.begin(self.waiting.pop(0)) if self.waiting else None
 
-    def keeps(self, number: int, step: int, accuracy: float) -> bool:
+    def record(self, number: int, step: int, accuracy: float) -> bool:
         """Note the accuracy after a step; everything goes on to its end."""
-        curve = self._curves.setdefault(number, [])
-        curve[step - 1 :] = [accuracy]  # steps come again where a worker died and another began anew
+        self.in_flight.note(number, step, accuracy)
         return True
 
     def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Entry:
         """Journal the outcome. The reward is the accuracy: nothing is weighed here."""
         drawn = self.in_flight[number].drawn
-        curve = tuple(self._curves.pop(number, ()))
+        curve = self.in_flight.curve(number)
         reward = curve[-1] if error is None else None
         entry = Entry(number, drawn.picks, drawn.key, drawn.costs, curve, reward, stopped, error, retries)
         self.journal.append(entry)
-        del self.in_flight[number]
-        self.watch(entry, time.monotonic() - self._started.pop(number))
+        seconds = self.in_flight.seconds(number)
+        self.in_flight.end(number)
+        self.watch(entry, seconds)
         return entry

@@ -8,8 +8,8 @@ from pathlib import Path
 from nas.controllers.evolution import Evolution
 from nas.evaluators.synthetic import Synthetic
 from nas.halving import Halving
+from nas.jobs import SearchJobs
 from nas.journal import Journal, read_journal
-from nas.loop import Search
 from nas.problem import SearchProblem
 from nas.reward import mnas_soft, on_macs
 from nas.selftest import ledger
@@ -41,7 +41,7 @@ def resume(path: Path, undisturbed: Path, budget: int) -> None:
         problem = _problem()
         problem.recall(journal.entries)
         controller = Evolution(problem, SEED, population=8, sample=8, start=4)
-        search = Search(problem, controller, journal, budget, SEED, Halving(EPOCHS))
+        search = SearchJobs(problem, controller, journal, budget, SEED, Halving(EPOCHS))
         inline.run(search, Synthetic(EPOCHS))
     finally:
         journal.close()

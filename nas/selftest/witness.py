@@ -130,5 +130,5 @@ def _own_address(cluster: str | None) -> str:
 
 
 def _seed_of(number: int) -> int:
-    """An evaluation's seed, by which its process knows it; as `nas.loop` draws it."""
+    """An evaluation's seed, by which its process knows it; as `nas.jobs` draws it."""
     return int(np.random.SeedSequence((SEED, number)).generate_state(1)[0])

@@ -73,7 +73,7 @@ class SearchResult:
     @cached_property
     def best(self) -> Candidate | None:
         """Of the highest reward; None where nothing was evaluated to the end."""
-        from nas.loop import best_of
+        from nas.jobs import best_of
 
         best = best_of(self._searched.journal.entries)
         return None if best is None else self._candidate(best)
@@ -100,7 +100,7 @@ class SearchResult:
     def overview(self) -> Picture:
         """Rewards, accuracy against the costs, and the best network, in one picture."""
         from nas.figures.overview import overview_figure
-        from nas.loop import best_of
+        from nas.jobs import best_of
         from phinas.networks.arch import Arch
 
         run = self._searched
@@ -112,7 +112,7 @@ class SearchResult:
     def pareto(self, cost: str = "macs") -> Picture:
         """Accuracy against a cost, and the front."""
         from nas.figures.pareto import pareto_figure
-        from nas.loop import best_of
+        from nas.jobs import best_of
         from phinas.files.errors import InputError
 
         run = self._searched

@@ -22,7 +22,7 @@ class Job(Protocol):
 
 
 class Jobs(Protocol):
-    """Work for an engine: `propose`, then `keeps` for each measurement, then `finish`.
+    """Work for an engine: `propose`, then `record` for each measurement, then `finish`.
 
     A search is one, a scaling study another. What is finished is on disk when `finish` returns.
     """
@@ -36,7 +36,7 @@ class Jobs(Protocol):
         """The next job, or None while there is none: all is done, or waits for what is in flight."""
         ...
 
-    def keeps(self, number: int, step: int, accuracy: float) -> bool:
+    def record(self, number: int, step: int, accuracy: float) -> bool:
         """Note the accuracy after a step (counted from 1), and say whether the evaluation is worth continuing."""
         ...
 

@@ -21,7 +21,7 @@ def run(jobs: Jobs, evaluator: Evaluator) -> None:
         stopped = False
         try:
             for step, measurement in measure(evaluator, job.network, job.seed):
-                keeps = jobs.keeps(job.number, step, measurement.accuracy)
+                keeps = jobs.record(job.number, step, measurement.accuracy)
                 stopped = not (keeps or measurement.final)
                 if stopped:
                     break

@@ -225,7 +225,7 @@ class _Pool:
         if "refused" in told:
             raise InputError(told["refused"])
         if "accuracy" in told:
-            keeps = self.jobs.keeps(evaluation.number, told["step"], told["accuracy"])
+            keeps = self.jobs.record(evaluation.number, told["step"], told["accuracy"])
             if keeps and not told["final"]:
                 self.asked[worker.actor.go_on.remote()] = worker
                 return

@@ -102,6 +102,7 @@ MOVED = {
     "nas.faults.witnessed": "nas.selftest.witnessed",
     "nas.faults.workers": "nas.selftest.workers",
     "nas.figures.agreement": "nas.proxy_check.figure",
+    "nas.loop": "nas.jobs",
     "pages.axes": "phinas.pages.axes",
     "pages.labels": "phinas.pages.labels",
     "pages.page": "phinas.pages.page",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from phinas.engines.evaluator import OUT_OF_MEMORY, WORKER_DIED
+from phinas.engines.in_flight import InFlight
 from phinas.files.atomic_file import write_atomically
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
@@ -260,12 +260,10 @@ class Trainings:
         seeds: int,
         watch: Callable[[Result], None] = lambda result: None,
     ) -> None:
-        self.in_flight: dict[int, Job] = {}
+        self.in_flight = InFlight[Job]()
         self._contenders, self._results, self._seed, self._seeds, self._watch = contenders, results, seed, seeds, watch
         self._waiting: list[Job] = []
         self._numbers = itertools.count()
-        self._accuracies: dict[int, float] = {}
-        self._started: dict[int, float] = {}
         self._with_finals: set[str] = set()
         self._queue(trial for one in contenders for trial in one.grid(seed))
         self._queue_finals()
@@ -276,22 +274,17 @@ class Trainings:
         return len(self._waiting) + len(self.in_flight)
 
     def propose(self) -> Job | None:
-        if not self._waiting:
-            return None
-        job = self._waiting.pop(0)
-        self.in_flight[job.number], self._started[job.number] = job, time.monotonic()
-        return job
+        return self.in_flight.begin(self._waiting.pop(0)) if self._waiting else None
 
-    def keeps(self, number: int, step: int, accuracy: float) -> bool:
+    def record(self, number: int, step: int, accuracy: float) -> bool:
         """Note the accuracy; every training goes on to its end."""
-        self._accuracies[number] = accuracy
+        self.in_flight.note(number, step, accuracy)
         return True
 
     def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Result:
-        accuracy, seconds = self._accuracies.pop(number, None), time.monotonic() - self._started.pop(number)
-        trial = self.in_flight[number].network
-        row = self._results.add(trial, None if error else accuracy, seconds, error)
-        del self.in_flight[number]
+        trial, curve = self.in_flight[number].network, self.in_flight.curve(number)
+        row = self._results.add(trial, None if error else curve[-1], self.in_flight.seconds(number), error)
+        self.in_flight.end(number)
         self._queue_finals()
         self._watch(row)
         return row

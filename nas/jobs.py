@@ -1,9 +1,8 @@
-"""The search itself: ask the controller, evaluate elsewhere, write the journal, tell the controller."""
+"""The jobs of a search: ask the controller, have it evaluated elsewhere, write the journal, tell the controller."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from nas.controller import Controller, Result
 from nas.halving import Halving
 from nas.journal import Entry
 from nas.problem import SearchProblem
+from phinas.engines.in_flight import InFlight
 from phinas.networks.network import Network
 from search_spaces.space import Picks
 
@@ -39,8 +39,8 @@ class Recorded(Protocol):
     def append(self, entry: Entry) -> None: ...
 
 
-class Search:
-    """The bookkeeping of a search, which every engine drives as its `Jobs`.
+class SearchJobs:
+    """A search as an engine's `Jobs`.
 
     After `give_up_after` failures in a row it proposes nothing more; None: it never gives up.
     `watch` is shown every entry once it is safe, with the seconds between its proposal and its end.
@@ -67,11 +67,9 @@ class Search:
         self.halving = halving
         self.give_up_after = give_up_after
         self.watch = watch
-        self.in_flight: dict[int, Candidate] = {}
+        self.in_flight = InFlight[Candidate]()
         self.exhausted = False
         self._failures: list[str] = []  # of this process, since one last succeeded
-        self._curves: dict[int, list[float]] = {}
-        self._started: dict[int, float] = {}
         self._finished = {entry.number for entry in journal.entries}
         self._next_number = 0
         for entry in journal.entries:
@@ -123,38 +121,28 @@ class Search:
     def take_up(self, number: int, picks: Picks) -> Candidate:
         """The candidate of these picks, which is in flight from now on."""
         network = self.problem.network(picks)
-        candidate = Candidate(
-            number=number,
-            picks=picks,
-            key=network.key(),
-            network=network,
-            seed=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),
-            costs=self.problem.cost(picks),
+        return self.in_flight.begin(
+            Candidate(
+                number=number,
+                picks=picks,
+                key=network.key(),
+                network=network,
+                seed=int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]),
+                costs=self.problem.cost(picks),
+            )
         )
-        self.in_flight[number] = candidate
-        self._started[number] = time.monotonic()
-        return candidate
 
-    def keeps(self, number: int, step: int, accuracy: float) -> bool:
+    def record(self, number: int, step: int, accuracy: float) -> bool:
         """Note the accuracy after a step (counted from 1), and say whether the evaluation is worth continuing."""
-        curve = self._curves.setdefault(number, [])
-        if step <= len(curve):  # started again elsewhere after its worker died; the rungs have seen this step
-            curve[step - 1] = accuracy
-            return True
-        curve.append(accuracy)
-        if self.halving is None:
+        new = self.in_flight.note(number, step, accuracy)
+        if self.halving is None or not new:  # the rungs have seen a step that is known
             return True
         return self.halving.keeps(step, self._reward_of(accuracy, self.in_flight[number].costs))
-
-    def curve(self, number: int) -> tuple[float, ...]:
-        """The accuracies of an evaluation in flight, as far as they are known."""
-        return tuple(self._curves.get(number, ()))
 
     def finish(self, number: int, stopped: bool = False, error: str | None = None, retries: int = 0) -> Entry:
         """Journal the outcome, then tell the controller."""
         candidate = self.in_flight[number]
-        curve = self.curve(number)
-        self._curves.pop(number, None)
+        curve = self.in_flight.curve(number)
         entry = Entry(
             number=number,
             picks=candidate.picks,
@@ -167,14 +155,15 @@ class Search:
             retries=retries,
         )
         self.journal.append(entry)
-        del self.in_flight[number]
+        seconds = self.in_flight.seconds(number)
+        self.in_flight.end(number)
         self._finished.add(number)
         if entry.error is None:
             self._failures.clear()
         else:
             self._failures.append(entry.error)
         self._tell(entry)
-        self.watch(entry, time.monotonic() - self._started.pop(number))
+        self.watch(entry, seconds)
         return entry
 
     def _reward_of(self, accuracy: float, costs: Mapping[str, float]) -> float:
