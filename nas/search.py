@@ -29,7 +29,7 @@ from phinas.command.console import CONSOLE, say, saying_what_is_kept
 from phinas.command.parts import construct
 from phinas.command.progress import duration_text, progress
 from phinas.command.run import run
-from phinas.command.run_folder import locked, run_folder, write_config, write_json
+from phinas.command.run_folder import begun, locked, run_folder, write_config, write_json
 from phinas.command.verbs import command_line
 from phinas.engines import inline
 from phinas.files.atomic_file import write_atomically
@@ -73,9 +73,7 @@ def search(
     settings = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
 
     # Everything is checked, and the engine is up, before anything is written.
-    entries = check_journal(folder / "journal.jsonl", settings)
-    if not (folder / "journal.jsonl").exists() and any((folder / f).exists() for f in ("config.yaml", "summary.json")):
-        raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
+    entries = check_journal(folder / "journal.jsonl", settings) if begun(folder, "journal.jsonl") else []
     space = part("space")
     try:
         check_decisions(space.decisions)

@@ -10,6 +10,7 @@ from typing import Any
 
 from phinas.command.console import CONSOLE, say
 from phinas.command.progress import duration_text, progress
+from phinas.command.run_folder import begun
 from phinas.engines.engine import RunJobs
 from phinas.engines.evaluator import EvaluationFailed, Evaluator
 from phinas.files.errors import InputError, RunFailed
@@ -78,10 +79,8 @@ def check_folder(folder: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
 
     Raises InputError where the folder is another command's, or a study of other settings.
     """
-    path = folder / "study.db"
-    if not path.exists() and any((folder / file).exists() for file in ("config.yaml", "summary.json")):
-        raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
-    return check_study(path, settings)
+    begun(folder, "study.db")
+    return check_study(folder / "study.db", settings)
 
 
 def foretell(

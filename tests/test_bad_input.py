@@ -637,9 +637,9 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("batch_size=1000000000000000000000", "batch_size=1000000000000000000000: it must be a whole number"),
         ("measure=true device=cpu device.threads=100000000000", "threads=100000000000: it must be a whole number, fro"),
         ("measure=true device=cpu device.seconds=inf", "seconds=inf: it must be a number above 0 and below 86400"),
-        ("name=family", "name=family: runs/family is there already, and no family; give another name="),
-        ("name=family_deep", "name=family_deep: runs/family_deep is there already, and no family"),
-        ("name=family_zero", "name=family_zero: runs/family_zero is there already, and no family"),
+        ("name=family", "name=family: runs/family holds another command's results; give another name="),
+        ("name=family_deep", "name=family_deep: runs/family_deep holds another command's results"),
+        ("name=family_zero", "name=family_zero: runs/family_zero holds another command's results"),
         ("name=held", "runs/held is in use by process"),
     ],
     "phinas.measure": [
@@ -715,8 +715,8 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("models=runs/no_class", "runs/no_class/model.yaml: stem must be a mapping of fields, got None"),
         ("models=runs/evil_data", "runs/evil_data/config.yaml has data._target_=evil.load, which is not run from a fi"),
         ("count=1e30", "count=1e+30: it must be a whole number"),
-        ("name=searched", "runs/searched holds something else; give another name="),
-        ("name=family_deep", "runs/family_deep holds something else; give another name="),
+        ("name=searched", "runs/searched holds another command's results; give another name="),
+        ("name=family_deep", "runs/family_deep holds another command's results; give another name="),
         ("name=plain", "name=plain: runs/plain is there already, and no folder"),
     ],
 }  # fmt: skip
@@ -761,7 +761,7 @@ def rows() -> Iterator[Any]:
 
 
 @pytest.mark.usefixtures("unmoved")
-@pytest.mark.parametrize(("command", "typed", "says", "place"), rows())
+@pytest.mark.parametrize(("command", "typed", "says", "place"), list(rows()))
 def test_one_line_says_what_is_wrong_and_nothing_is_written(
     spoilt: Path,
     monkeypatch: pytest.MonkeyPatch,

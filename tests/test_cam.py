@@ -201,7 +201,7 @@ def test_a_run_on_photos_of_unequal_sizes_shows_those_it_was_tested_on(
         (["count=0"], "count=0"),
         (["seed=-1"], "seed=-1"),
         (["maps=perhaps"], "maps=perhaps: it must be true or false"),
-        (["name=other"], "runs/other holds something else; give another name="),
+        (["name=other"], "runs/other holds another command's results; give another name="),
         (["model=runs/one"], "did you mean models"),
     ],
 )  # fmt: skip

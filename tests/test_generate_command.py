@@ -344,7 +344,7 @@ def test_names_of_files(tmp_path: Path) -> None:
         (["weights=w.pt"], "weights=w.pt: they are for one network that is exported"),
         (["weights=w.pt", "export=all", "phi=0"], "w.pt: No such file"),
         (["name=../x"], "name=../x"),
-        (["name=taken"], "name=taken: runs/taken is there already, and no family; give another"),
+        (["name=taken"], "name=taken: runs/taken holds another command's results; give another"),
         (["scales=paper"], "unknown option 'scales'; did you mean scaling?"),
     ],
 )  # fmt: skip

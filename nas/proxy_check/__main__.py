@@ -34,7 +34,7 @@ from phinas.command.console import CONSOLE, say, saying_what_is_kept
 from phinas.command.parts import check_inert, construct
 from phinas.command.progress import duration_text, progress
 from phinas.command.run import run
-from phinas.command.run_folder import locked, read_config, run_folder, write_config
+from phinas.command.run_folder import another_commands, begun, locked, read_config, run_folder, write_config
 from phinas.command.verbs import command_line
 from phinas.engines import inline
 from phinas.engines.engine import RunJobs
@@ -310,12 +310,10 @@ def _longer(given: Mapping[str, Any], settings: Mapping[str, Any], proxy: Any) -
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> list[Entry]:
     """The finished evaluations of the check in the folder; changes nothing. InputError where it is none."""
     path = folder / "journal.jsonl"
-    found = read_journal(path)[0] if path.exists() else None
-    others = (
-        found.get("command") != COMMAND if found else any((folder / f).exists() for f in ("config.yaml", "study.db"))
-    )
-    if others:
-        raise InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
+    if not begun(folder, path.name):
+        return []
+    if (found := read_journal(path)[0]) and found.get("command") != COMMAND:
+        raise another_commands(folder)
     return check_journal(path, settings)
 
 

@@ -28,7 +28,7 @@ from phinas.command.configuration import configuration
 from phinas.command.console import CONSOLE, say
 from phinas.command.progress import duration_text
 from phinas.command.run import run
-from phinas.command.run_folder import locked, run_folder, write_config, write_json
+from phinas.command.run_folder import another_commands, begun, locked, run_folder, write_config, write_json
 from phinas.command.verbs import command_line
 from phinas.files.atomic_file import write_atomically
 from phinas.files.checks import check_whole
@@ -152,17 +152,14 @@ def _wanted(only: Any, counts: Mapping[str, int], ray: bool, address: str | None
 def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Outcome]:
     """What an earlier run of this self-test found; changes nothing. InputError where the folder is none's."""
     path = folder / "summary.json"
-    others = f"name={folder.name}: {folder} holds another command's results; give another name="
-    if not path.exists():
-        if any((folder / name).exists() for name in ("config.yaml", "journal.jsonl", "study.db")):
-            raise InputError(others)
+    if not begun(folder, path.name):
         return {}
     try:
         summary = json.loads(path.read_text())
     except (ValueError, RecursionError):
         raise InputError(f"{path} is damaged; give another name=") from None
     if not isinstance(summary, dict) or summary.get("command") != COMMAND:
-        raise InputError(others)
+        raise another_commands(folder)
     try:
         earlier, outcomes = dict(summary["settings"]), [_outcome_of(*one) for one in summary["faults"].items()]
     except (AttributeError, KeyError, TypeError, ValueError):

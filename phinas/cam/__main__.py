@@ -21,7 +21,7 @@ from phinas.cam.model import Trained, read_trained
 from phinas.command.configuration import configuration
 from phinas.command.console import say
 from phinas.command.run import run
-from phinas.command.run_folder import locked, read_config, run_folder, write_config, write_json
+from phinas.command.run_folder import another_commands, empty, locked, read_config, run_folder, write_config, write_json
 from phinas.files.atomic_file import write_atomically
 from phinas.files.checks import check_whole
 from phinas.files.errors import InputError
@@ -231,13 +231,13 @@ def _row(image: _Image, model: Trained, maps: ActivationMaps) -> dict[str, Any]:
 
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """InputError unless the folder is empty, or of an earlier run of the command with these settings."""
-    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+    if empty(folder):
         return
     try:
         found = json.loads((folder / "summary.json").read_text())["settings"]
         found["made_from"]["images"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"name={folder.name}: {folder} holds something else; give another name=") from None
+        raise another_commands(folder) from None
     check_same_settings(folder / "summary.json", found, settings)
 
 

@@ -26,6 +26,7 @@ from phinas.files.yaml_file import read_yaml
 
 RUNS = Path("runs")
 _LOCK = ".lock"
+_RESULTS = ("config.yaml", "summary.json", "journal.jsonl", "study.db", "settings.json", "results.csv")
 
 
 def run_folder(name: str | None) -> Path:
@@ -48,6 +49,28 @@ def run_folder(name: str | None) -> Path:
             raise InputError(f"name={name}: {file} is a link; what is in a run's folder must be its own")
     _provenance_before(folder)
     return folder
+
+
+def begun(folder: Path, state: str) -> bool:
+    """Whether the folder holds `state`, the file by which a command knows its own run; changes nothing.
+
+    Raises InputError where it holds results of another command instead.
+    """
+    if (folder / state).exists():
+        return True
+    if any((folder / file).exists() for file in _RESULTS):
+        raise another_commands(folder)
+    return False
+
+
+def another_commands(folder: Path) -> InputError:
+    """What to raise where the results in the folder are not of the command that was typed."""
+    return InputError(f"name={folder.name}: {folder} holds another command's results; give another name=")
+
+
+def empty(folder: Path) -> bool:
+    """Whether nothing was written there, but for a lock."""
+    return not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir())
 
 
 def check_unlocked(folder: Path) -> None:

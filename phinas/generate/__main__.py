@@ -18,7 +18,7 @@ from phinas.command.console import CONSOLE, say, show_wide
 from phinas.command.parts import construct
 from phinas.command.progress import progress
 from phinas.command.run import run
-from phinas.command.run_folder import locked, run_folder, write_config, write_json
+from phinas.command.run_folder import another_commands, empty, locked, run_folder, write_config, write_json
 from phinas.command.verbs import command_line
 from phinas.files.atomic_file import write_atomically
 from phinas.files.bytes import bytes_text
@@ -176,7 +176,7 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises InputError where it was about something else.
     """
-    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):  # killed before it wrote
+    if empty(folder):  # killed before it wrote
         return {"finished": False, "members": [], "budget": None}
     try:
         content = json.loads((folder / "summary.json").read_text())
@@ -184,7 +184,7 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         files = [one["file"] for member in kept["members"] for one in (member, *member["exports"])]
         kept["finished"] = kept["finished"] and all((folder / file).exists() for file in files)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"name={folder.name}: {folder} is there already, and no family; give another name=") from None
+        raise another_commands(folder) from None
     check_same_settings(folder / "summary.json", found, settings)
     return kept
 

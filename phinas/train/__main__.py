@@ -20,7 +20,15 @@ from phinas.command.console import CONSOLE, say, saying_what_is_kept
 from phinas.command.parts import construct
 from phinas.command.progress import Show, duration_text, progress
 from phinas.command.run import run
-from phinas.command.run_folder import check_unlocked, locked, read_config, run_folder, write_config, write_json
+from phinas.command.run_folder import (
+    another_commands,
+    check_unlocked,
+    locked,
+    read_config,
+    run_folder,
+    write_config,
+    write_json,
+)
 from phinas.command.verbs import command_line
 from phinas.engines.threads import torch_threads
 from phinas.files.checks import check_number, check_whole
@@ -239,10 +247,12 @@ def _state_before(what: Session) -> dict[str, Any] | None:
     before = renamed(checkpoint.settings_of(checkpoints))
     if before is None:
         config = read_config(folder)
-        ours = config is None or "recipe" in config
-        if not ours or (folder / "summary.json").exists():
-            kind = "results without their checkpoints" if ours else "another command's results"
-            raise InputError(f"name={folder.name}: {folder} holds {kind}; give another name=")
+        if config is not None and "recipe" not in config:
+            raise another_commands(folder)
+        if (folder / "summary.json").exists():
+            raise InputError(
+                f"name={folder.name}: {folder} holds results without their checkpoints; give another name="
+            )
         return None
     earlier, now = flatten(before), flatten(what.settings)
     for option in [*now, *earlier]:
