@@ -28,6 +28,12 @@ os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # whoever impor
 ROOT = Path(__file__).parent.parent
 OTHER_RAY = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if "ray-" in folder]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs on Ray comes first: it is the longest, and at the end one core would wait for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 MakeSearch = Callable[..., SearchJobs]
 
 

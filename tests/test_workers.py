@@ -26,6 +26,8 @@ from phinas.training.full.fit import Epoch
 from phinas.training.full.metrics import read_metrics
 from tests.conftest import contents, hear_ctrl_c
 
+pytestmark = pytest.mark.ray
+
 TINY = Arch(
     stem=Stem(channels=8, stride=2),
     stages=(Stage("mbconv", 3, 2, channels=8, repeats=2, expand=2, se_ratio=0.25),),
