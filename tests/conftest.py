@@ -29,8 +29,44 @@ ROOT = Path(__file__).parent.parent
 OTHER_RAY = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if "ray-" in folder]
 
 
+# Cases that are slow, of tests that other cases stand for.
+SLOW_CASES = (
+    "test_an_interrupted_driver_keeps_what_is_finished[15]",
+    "test_a_journal_goes_on[check]",
+    "test_every_controller_goes_on_the_same_wherever_its_journal_was_cut[bayesian",
+    "test_every_law_holds[bayesian, at once]",
+    "test_killed_at_any_statement_it_goes_on_as_if_nothing_had_been[1]",
+    "test_killed_at_any_statement_it_goes_on_as_if_nothing_had_been[95]",
+    "test_killed_at_any_statement_it_goes_on_as_if_nothing_had_been[300]",
+    "test_killed_at_any_statement_it_goes_on_as_if_nothing_had_been[500]",
+    "test_rl_learns_a_separable_problem[1]",
+    "test_rl_learns_a_separable_problem[2]",
+    "test_the_peak_is_what_is_alive_in_the_reference_networks[efficientnet_b1]",
+    "test_the_peak_is_what_is_alive_in_the_reference_networks[efficientnet_b2]",
+    "test_the_peak_is_what_is_alive_in_the_reference_networks[efficientnet_b3]",
+    "test_bfloat16_is_autocast_in_training_and_the_whole_network_at_inference[arch5]",
+    "test_the_built_module_costs_what_the_arithmetic_says[efficientnet_b5]",
+    "test_the_built_module_costs_what_the_arithmetic_says[efficientnet_b6]",
+    "test_the_built_module_costs_what_the_arithmetic_says[efficientnet_b7]",
+    "test_what_is_stated_as_probable_is_as_frequent[three]",
+    "test_every_backend_computes_the_same_and_leaves_the_network_as_it_is[compiled]",
+    "test_resuming_with_other_settings_is_refused[reward",
+    "test_resuming_with_other_settings_is_refused[target_flops",
+    "test_resuming_with_other_settings_is_refused[space",
+    "test_resuming_with_other_settings_is_refused[phi",
+    "test_resuming_with_other_settings_is_refused[variant",
+    "test_resuming_with_other_settings_is_refused[evaluator",
+    "test_resuming_with_other_settings_is_refused[baseline",
+    "test_example_spaces_keep_the_laws[cells.Cells]",
+    "test_no_label_lies_on_another[published-10]",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs on Ray comes first: it is the longest, and at the end one core would wait for the other."""
+    for item in items:
+        if item.name.startswith(SLOW_CASES):
+            item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 

@@ -211,6 +211,7 @@ def test_known_costs_need_not_be_learned() -> None:
     assert max(rewards) == 0.5  # all decisions at their cheapest, of 59,049
 
 
+@pytest.mark.slow
 def test_it_searches_under_successive_halving() -> None:
     """What is stopped early has a larger error for that, and is no reason to shun its neighbours."""
     bests = []

@@ -229,6 +229,7 @@ def test_rl_learns_a_separable_problem(seed: int) -> None:
     assert max(rewards) > 0.95
 
 
+@pytest.mark.slow
 def test_rl_learns_that_decisions_depend_on_each_other() -> None:
     """Two decisions are worth something when they agree, whichever way: nothing that factors can see that."""
     problem = Separable((2,) * 12)

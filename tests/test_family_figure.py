@@ -108,6 +108,7 @@ def test_the_papers_figures_are_those_of_table_2() -> None:
     assert {name for name in known if not name.startswith("EfficientNet")} <= shown
 
 
+@pytest.mark.slow
 def test_the_memory_of_others_is_that_of_the_same_step() -> None:
     for family in FAMILIES[:3]:
         places = np.asarray(family_figure(family).axes[1].collections[0].get_offsets())

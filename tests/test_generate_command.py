@@ -268,6 +268,7 @@ def test_weights_of_somebody_are_exported(tmp_path: Path) -> None:
     assert not Path("runs/b").exists()
 
 
+@pytest.mark.slow
 def test_a_family_needs_no_torch(tmp_path: Path, command_environment: dict[str, str]) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

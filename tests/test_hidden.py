@@ -76,6 +76,7 @@ def test_python_is_told_by_an_import_error(tmp_path: Path, command_environment: 
     assert "ImportError" in done.stderr and "hides our package search_spaces" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_typed_is_found_in_the_working_folder_after_everything_else(
     tmp_path: Path, command_environment: dict[str, str]
 ) -> None:

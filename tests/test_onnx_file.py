@@ -88,6 +88,7 @@ def test_onnx_runtime_keeps_maps_in_its_blocked_layout(tmp_path: Path, monkeypat
         assert ("Sigmoid" in operators) != ("QuickGelu" in operators)  # gates' are part of their convolutions
 
 
+@pytest.mark.slow
 def test_from_a_fresh_process_nothing_appears_on_the_terminal(tmp_path: Path) -> None:
     script = (
         "import torch; from phinas.networks.build import build; from phinas.networks.reference import RESNET_50\n"

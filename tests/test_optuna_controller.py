@@ -52,6 +52,7 @@ def test_every_law_holds(name: str) -> None:
     check_controller(MAKES[name])
 
 
+@pytest.mark.slow
 def test_every_law_holds_for_a_front() -> None:
     """Against accuracy and costs, of which a throughput is better when higher."""
     make = partial(Optuna, sampler="NSGAIISampler", settings={"population_size": 6})
@@ -60,6 +61,7 @@ def test_every_law_holds_for_a_front() -> None:
     check_controller(Optuna, problem)
 
 
+@pytest.mark.slow
 def test_a_gaussian_process_resumes_too() -> None:
     """A model is fitted 0.3 s each time, so the laws have too many asks for it."""
     make = partial(Optuna, sampler="GPSampler", settings={"n_startup_trials": 8})

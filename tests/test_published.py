@@ -186,6 +186,7 @@ def test_the_archive_and_its_folder_are_read_alike(made_up: Path) -> None:
     assert packed.speed["latency_zcu102"][0] == 9 + packed.picks[0].sum()
 
 
+@pytest.mark.slow
 def test_it_is_fitted_once_and_a_damaged_file_again(
     made_up: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_space_of_the_users(tmp_path: Path) -> None:
     module = (ROOT / "examples" / "custom_space" / "my_spaces.py").read_text()
     (tmp_path / "my_spaces.py").write_text(f"{module}\nprint('a module may print when it is imported')\n")

@@ -272,6 +272,7 @@ def test_more_seeds_and_candidates_extend_it_and_fewer_leave_the_rest_alone(
         assert Make(tmp_path, 4, 2).finished() == whole(candidates=4, seeds=2)
 
 
+@pytest.mark.slow
 def test_what_waits_of_other_candidates_is_not_evaluated_until_they_are_wanted(tmp_path: Path) -> None:
     many, few = Make(tmp_path, candidates=4), Make(tmp_path, candidates=2)
     study = many()

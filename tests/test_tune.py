@@ -75,6 +75,7 @@ def fails_for_some(config: dict[str, Any]) -> None:
         tune.report({"accuracy": 0.5})
 
 
+@pytest.mark.slow
 def test_tune_tells_of_failures_and_of_early_ends(tmp_path: Path) -> None:
     search = control(Random)
     results = tuner(search, fails_for_some, tmp_path, 8, at_a_time=2).fit()

@@ -67,6 +67,7 @@ def epochs(name: str) -> list[Epoch]:
     return read_metrics(Path(f"runs/{name}/metrics.csv"))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_two_workers_have_the_losses_of_one(cluster: None) -> None:
     """Of each of 52 steps, in batches of 30, over whose 2 x 15 images batch norm goes by itself."""
