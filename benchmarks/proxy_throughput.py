@@ -29,8 +29,8 @@ from phinas.networks.build import build
 from phinas.networks.reference import EFFICIENTNET_B0
 from phinas.training.data.dataset import Dataset, Images
 from phinas.training.data.samples import samples
-from phinas.training.short.loop import train
 from phinas.training.short.recipe import Recipe
+from phinas.training.short.training_loop import train
 
 RESOLUTION = 32
 CLASSES = 10
@@ -145,7 +145,7 @@ class Textbook:
 
 
 class Ours:
-    """One epoch of `phinas.training.short.loop.train` per call, never scored in between: seconds."""
+    """One epoch of `phinas.training.short.training_loop.train` per call, never scored in between: seconds."""
 
     def __init__(self, data: Dataset, recipe: Recipe) -> None:
         recipe = replace(recipe, epochs=1000)

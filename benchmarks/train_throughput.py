@@ -37,12 +37,12 @@ from phinas.networks.build import build
 from phinas.networks.reference import EFFICIENTNET_B0
 from phinas.training.augment import policies
 from phinas.training.data import images as data
-from phinas.training.data.batches import Batches
 from phinas.training.data.dataset import Dataset, Images
-from phinas.training.data.source import MemorySource, Source
+from phinas.training.data.in_memory import InMemoryData
+from phinas.training.data.training_data import Batches, TrainingData
 from phinas.training.full.average import WeightAverage
-from phinas.training.full.fit import Training, fit
 from phinas.training.full.recipe import FullRecipe, full_optimizer
+from phinas.training.full.training_loop import TrainingState, train
 
 SIDE = 32
 _PARTS = 10  # steps in a turn of what is short
@@ -138,10 +138,10 @@ def textbook_steps(arch: Arch, of: Dataset, recipe: FullRecipe, where: torch.dev
 
 
 def our_turns(arch: Arch, of: Dataset, recipe: FullRecipe, where: torch.device) -> Iterator[float]:
-    """Seconds of an epoch of `phinas.training.full.fit.fit`, without the scoring after it, at each `next`."""
-    source = MemorySource(of, None)
+    """Seconds of an epoch of `phinas.training.full.training_loop.fit`, without the scoring after it, at each `next`."""
+    source = InMemoryData(of, None)
     batches = source.batches(recipe, 0, SIDE, where)
-    training, ended = Training(build(arch, seed=0), recipe, batches.steps, where), 0.0
+    training, ended = TrainingState(build(arch, seed=0), recipe, batches.steps, where), 0.0
 
     def after_step() -> None:
         nonlocal ended
@@ -149,7 +149,7 @@ def our_turns(arch: Arch, of: Dataset, recipe: FullRecipe, where: torch.device) 
             finish(where)
             ended = time.perf_counter()
 
-    epochs = fit(training, batches, source.held_out(recipe, SIDE, where), recipe, 0, after_step)
+    epochs = train(training, batches, source.held_out(recipe, SIDE, where), recipe, 0, after_step)
     while True:
         started = time.perf_counter()
         next(epochs)
@@ -247,7 +247,7 @@ def take_apart(of: Dataset, batch: int, repeats: int, where: torch.device, ours:
     """Print what the parts of a step take that are not the network."""
     recipe = recipe_named("efficientnet", batch)
     bare = replace(recipe, crop=False, policy=None)
-    source = MemorySource(of, None)
+    source = InMemoryData(of, None)
     shown = {
         "the images as they are": bare,
         "shifted by up to 1/8": replace(bare, translate=0.125),
@@ -282,9 +282,9 @@ def compare_streams(batch: int, repeats: int, where: torch.device) -> None:
             place = Path(folder, "ab"[number % 2], f"{number}.jpg")
             place.parent.mkdir(exist_ok=True)
             rough.resize((320, 256), Image.Resampling.BICUBIC).save(place, quality=90)
-        sources: dict[str, Source] = {"in memory": MemorySource(data.imagefolder(folder, val_fraction=0.1), None)}
+        sources: dict[str, TrainingData] = {"in memory": InMemoryData(data.imagefolder(folder, val_fraction=0.1), None)}
         for loaders in (0, 1, 2):
-            streamed = data.imagefolder_streamed(folder, val_fraction=0.1, stream=True, loaders=loaders)
+            streamed = data.imagefolder.open(folder, val_fraction=0.1, stream=True, loaders=loaders).streamed()
             assert streamed is not None
             sources[f"from files, loaders={loaders}"] = streamed
         print(f"\n| {batch} images of 320 x 256 px, at 224 px with AutoAugment | ms a batch (quartiles) | images/s |")

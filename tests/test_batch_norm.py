@@ -14,10 +14,11 @@ from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 
 from phinas.networks.build import build
-from phinas.training.data.source import MemorySource
-from phinas.training.full.fit import Training, evaluate, fit
+from phinas.training.data.in_memory import InMemoryData
+from phinas.training.full.training_loop import TrainingState, train
+from phinas.training.scoring import evaluate
 from phinas.training.workers.batch_norm import norm_workers, norms_over
-from phinas.training.workers.group import Group, joined
+from phinas.training.workers.worker_group import WorkerGroup, worker_group
 from tests.test_fit import CPU, RECIPE, TINY, some_data
 
 WORKERS = 2
@@ -61,31 +62,31 @@ def work(rank: int, folder: str) -> None:
         with norms_over(None if name == "alone" else group, module):
             found[name] = trained(module, x.chunk(WORKERS)[rank], 8)
         assert not any("forward" in vars(layer) for layer in module.modules())
-    together = joined(1)
+    together = worker_group(1)
     found["averaged"] = averaged(together)
-    found["told"] = [together.told(rank), together.agree(rank == 0), together.agree(rank == 1)]
+    found["told"] = [together.broadcast(rank), together.broadcast_flag(rank == 0), together.broadcast_flag(rank == 1)]
     found["learnt"] = learnt(together)
     found["one image"] = scored(together, 1)
     torch.save(found, f"{folder}/{rank}.pt")
 
 
-def averaged(group: Group) -> dict[str, Any]:
+def averaged(group: WorkerGroup) -> dict[str, Any]:
     """A number and statistics that each worker has of its own, made alike."""
-    module, number = net().train(), torch.tensor(float(group.share.rank))
-    module(images()[group.share.part(8)])
+    module, number = net().train(), torch.tensor(float(group.shard.rank))
+    module(images()[group.shard.part(8)])
     own = {name: buffer.clone() for name, buffer in module.named_buffers()}
     group.average(number, module)
     return {"number": number, "own": own, "alike": dict(module.named_buffers())}
 
 
-def learnt(group: Group) -> dict[str, Any]:
+def learnt(group: WorkerGroup) -> dict[str, Any]:
     """What comes of a short training without norms; several workers compute their shares in two parts."""
-    recipe = replace(RECIPE, recalibrate=0, head_only=True, accumulate=group.share.of)
-    source = MemorySource(some_data(), None)
-    batches = source.batches(recipe, 0, 8, CPU, group.share)
-    training = Training(build(replace(TINY, dropout=0.0), 0), recipe, batches.steps, CPU)
-    forward, held_out = group.parallel(training.module), source.held_out(recipe, 8, CPU, group.share)
-    epochs = list(fit(training, batches, held_out, recipe, 0, forward=forward, group=group))
+    recipe = replace(RECIPE, recalibrate=0, head_only=True, accumulate=group.shard.world_size)
+    source = InMemoryData(some_data(), None)
+    batches = source.batches(recipe, 0, 8, CPU, group.shard)
+    training = TrainingState(build(replace(TINY, dropout=0.0), 0), recipe, batches.steps, CPU)
+    forward, held_out = group.data_parallel(training.module), source.held_out(recipe, 8, CPU, group.shard)
+    epochs = list(train(training, batches, held_out, recipe, 0, forward=forward, group=group))
     return {
         "losses": training.losses,
         "weights": training.module.state_dict(),
@@ -94,11 +95,11 @@ def learnt(group: Group) -> dict[str, Any]:
     }
 
 
-def scored(group: Group, count: int) -> dict[str, float]:
+def scored(group: WorkerGroup, count: int) -> dict[str, float]:
     """Of so few images that some workers have none."""
     data = some_data()
-    source = MemorySource(replace(data, val=data.val[np.arange(count)]), None)
-    return asdict(evaluate(build(TINY, 0), source.held_out(RECIPE, 8, CPU, group.share), None, group))
+    source = InMemoryData(replace(data, val=data.val[np.arange(count)]), None)
+    return asdict(evaluate(build(TINY, 0), source.held_out(RECIPE, 8, CPU, group.shard), None, group))
 
 
 def cases() -> Iterator[tuple[str, nn.Module, Tensor]]:
@@ -189,7 +190,7 @@ def test_the_first_is_heard_by_all(found: list[dict[str, Any]]) -> None:
 
 
 def test_they_learn_what_one_does(found: list[dict[str, Any]]) -> None:
-    wanted = learnt(Group())
+    wanted = learnt(WorkerGroup())
     assert wanted["losses"][-1] > 0 and not torch.equal(
         wanted["weights"]["classifier.weight"], build(TINY, 0).classifier.weight
     )
@@ -198,7 +199,7 @@ def test_they_learn_what_one_does(found: list[dict[str, Any]]) -> None:
 
 
 def test_one_may_have_nothing_to_score(found: list[dict[str, Any]]) -> None:
-    wanted = scored(Group(), 1)
+    wanted = scored(WorkerGroup(), 1)
     for part in found:
         assert part["one image"] == pytest.approx(wanted)
 

@@ -20,10 +20,10 @@ from phinas.networks.arch_file import write_arch
 from phinas.networks.build import ConvNet, build
 from phinas.networks.reference import NAMES, reference
 from phinas.train.__main__ import main as train
-from phinas.training.data.batches import as_scored
 from phinas.training.data.dataset import Dataset, Images
-from phinas.training.full.kept import keep
+from phinas.training.data.in_memory import as_scored
 from phinas.training.full.recipe import plain_sgd
+from phinas.training.full.trained_network import save_network
 from phinas.weights.checkpoints import save_weights
 from tests.conftest import contents
 
@@ -167,7 +167,7 @@ def test_a_run_on_photos_of_unequal_sizes_shows_those_it_was_tested_on(
         Image.fromarray(pixels).save(f"unequal/{split}/{name}/{name}{size}.png")
     Path("runs/photos").mkdir()
     about = {"mean": [127.0] * 3, "std": [64.0] * 3, "evaluation_crop": 1.0, "class_names": ["a", "b"]}
-    keep(Path("runs/photos"), arch, build(arch, seed=0).state_dict(), about)
+    save_network(Path("runs/photos"), arch, build(arch, seed=0).state_dict(), about)
     Path("runs/photos/config.yaml").write_text(
         "data: {_target_: phinas.training.data.images.imagefolder, path: unequal}\n"
     )

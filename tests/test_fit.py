@@ -13,13 +13,13 @@ from torch import Tensor
 
 from phinas.networks.arch import Arch, Stage, Stem
 from phinas.networks.build import build
-from phinas.training.data.batches import MemoryBatches, as_scored
 from phinas.training.data.dataset import Dataset, Images
-from phinas.training.data.source import MemorySource
-from phinas.training.full.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
+from phinas.training.data.in_memory import InMemoryBatches, InMemoryData, as_scored
 from phinas.training.full.recipe import FullRecipe, plain_sgd
 from phinas.training.full.rmsprop import TensorFlowRMSProp
-from phinas.training.short.loop import Diverged
+from phinas.training.full.training_loop import Epoch, TrainingState, fitting_parts, train
+from phinas.training.own_failures import Diverged
+from phinas.training.scoring import Score, evaluate
 from tests.test_full_recipe import recipe_named
 
 CPU = torch.device("cpu")
@@ -44,10 +44,10 @@ def some_data(count: int = 60, side: int = 8) -> Dataset:
     return Dataset(*parts, classes=("a", "b", "c"), flip=True)
 
 
-def started(recipe: FullRecipe, seed: int = 0, arch: Arch = TINY) -> tuple[Training, MemoryBatches, Any]:
-    source = MemorySource(some_data(), None)
+def started(recipe: FullRecipe, seed: int = 0, arch: Arch = TINY) -> tuple[TrainingState, InMemoryBatches, Any]:
+    source = InMemoryData(some_data(), None)
     batches = source.batches(recipe, seed, 8, CPU)
-    return Training(build(arch, seed), recipe, batches.steps, CPU), batches, source.held_out(recipe, 8, CPU)
+    return TrainingState(build(arch, seed), recipe, batches.steps, CPU), batches, source.held_out(recipe, 8, CPU)
 
 
 RECIPE = plain_sgd(3, 8, 3.0, recalibrate=30, translate=0.125, average=0.99, weight_decay=1e-4)
@@ -100,7 +100,7 @@ def test_scoring_looks_at_the_centre() -> None:
 @pytest.mark.parametrize("name", ["efficientnet", "fast", "finetune"])
 def test_every_recipe_trains(name: str) -> None:
     recipe = replace(recipe_named(name), epochs=1, batch_size=8, recalibrate=min(8, recipe_named(name).recalibrate))
-    assert all(np.isfinite(epoch.train_loss) for epoch in fit(*started(recipe), recipe, 0))
+    assert all(np.isfinite(epoch.train_loss) for epoch in train(*started(recipe), recipe, 0))
 
 
 def test_the_loss_is_smoothed_and_the_average_follows_each_step() -> None:
@@ -118,15 +118,15 @@ def test_the_loss_is_smoothed_and_the_average_follows_each_step() -> None:
     with torch.no_grad():
         module.classifier.weight.zero_()
         module.classifier.bias.copy_(torch.tensor([2.0, 0.0, 0.0]))
-    training = Training(module, recipe, 3, CPU)
-    (epoch,) = fit(training, OfOneClass(), held_out, recipe, 0)
+    training = TrainingState(module, recipe, 3, CPU)
+    (epoch,) = train(training, OfOneClass(), held_out, recipe, 0)
     assert epoch.train_loss == pytest.approx(0.372878100, rel=1e-6)
     assert training.average is not None and training.average.updates == 3
 
 
 def test_it_learns_and_reports() -> None:
     recipe = replace(RECIPE, epochs=6)
-    epochs = list(fit(*started(recipe), recipe, 0))
+    epochs = list(train(*started(recipe), recipe, 0))
     assert [(one.number, one.step) for one in epochs] == [(n, 3 * n) for n in range(1, 7)]
     assert epochs[-1].score.accuracy > 0.8 and epochs[-1].train_loss < epochs[0].train_loss
     assert epochs[-1].score.top5 == 1
@@ -146,12 +146,12 @@ def test_resumed_at_any_step_it_is_the_uninterrupted_run_to_the_bit(optimizer: A
     def keep() -> None:
         states.append(copied(training.state_dict()))
 
-    epochs = [without_seconds(one) for one in fit(training, batches, held_out, recipe, 0, keep)]
+    epochs = [without_seconds(one) for one in train(training, batches, held_out, recipe, 0, keep)]
     for state in states:
         torch.rand(3)  # nobody else's random numbers matter
         resumed, batches, held_out = started(recipe, seed=0)
         resumed.load_state_dict(state)
-        rest = [without_seconds(one) for one in fit(resumed, batches, held_out, recipe, 0)]
+        rest = [without_seconds(one) for one in train(resumed, batches, held_out, recipe, 0)]
         assert rest == epochs[-len(rest) :] and resumed.step == training.step
         assert_same(resumed.state_dict(), training.state_dict())
 
@@ -178,13 +178,13 @@ def assert_same(one: Any, other: Any) -> None:
 def test_parts_of_a_batch_add_up_to_the_whole(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     arch = replace(TINY, drop_connect=0.0, dropout=0.0)
     monkeypatch.setattr(
-        "phinas.training.full.fit._set_mode", lambda module, recipe: module.eval()
+        "phinas.training.full.training_loop._set_mode", lambda module, recipe: module.eval()
     )  # norms of a part are its own
     results = []
     for parts in (1, accumulate):
         recipe = replace(RECIPE, epochs=1, accumulate=parts, average=None, recalibrate=0)
         training, batches, held_out = started(recipe, arch=arch)
-        list(fit(training, batches, held_out, recipe, 0))
+        list(train(training, batches, held_out, recipe, 0))
         results.append(training.module.state_dict())
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
 
@@ -193,17 +193,17 @@ def test_patience_ends_a_run_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch)
     recipe = replace(RECIPE, epochs=9, patience=2)
     training, batches, held_out = started(recipe)
     scores = iter([0.5, 0.7, 0.7, 0.6, 0.4, 0.9])
-    monkeypatch.setattr("phinas.training.full.fit.evaluate", lambda *_: Score(next(scores), 1.0, 1.0))
-    assert [epoch.number for epoch in fit(training, batches, held_out, recipe, 0)] == [1, 2, 3, 4, 5]
+    monkeypatch.setattr("phinas.training.full.training_loop.evaluate", lambda *_: Score(next(scores), 1.0, 1.0))
+    assert [epoch.number for epoch in train(training, batches, held_out, recipe, 0)] == [1, 2, 3, 4, 5]
     assert (training.best, training.best_epoch) == (0.7, 3)
-    assert list(fit(training, batches, held_out, recipe, 0)) == []  # nor does it go on when it is asked again
+    assert list(train(training, batches, held_out, recipe, 0)) == []  # nor does it go on when it is asked again
 
 
 def test_the_head_alone() -> None:
     recipe = replace(RECIPE, head_only=True, recalibrate=0)
     training, batches, held_out = started(recipe)
     before = copied(training.module.state_dict())
-    list(fit(training, batches, held_out, recipe, 0))
+    list(train(training, batches, held_out, recipe, 0))
     changed = {name for name, tensor in training.module.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
 
@@ -215,7 +215,7 @@ def test_training_statistics_and_scoring_have_the_precision_of_the_recipe() -> N
     training, batches, held_out = started(recipe, arch=wide_kernels)
     norms = [layer for layer in training.module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     norms[-1].register_forward_hook(lambda layer, inputs, output: seen.add(inputs[0].dtype))
-    list(fit(training, batches, held_out, recipe, 0))
+    list(train(training, batches, held_out, recipe, 0))
     assert seen == {torch.bfloat16}
 
 
@@ -258,14 +258,14 @@ def test_divergence_names_the_step() -> None:
     recipe = replace(RECIPE, lr=1e30, epochs=2, average=None)
     training, batches, held_out = started(recipe)
     with pytest.raises(Diverged):
-        list(fit(training, batches, held_out, recipe, 0))
+        list(train(training, batches, held_out, recipe, 0))
 
 
 def test_nobody_elses_random_numbers_are_taken() -> None:
     training, batches, held_out = started(RECIPE)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    list(fit(training, batches, held_out, RECIPE, 0))
+    list(train(training, batches, held_out, RECIPE, 0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -274,7 +274,7 @@ def test_a_score_by_hand() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([[2.0, 0.0, 0.0]]).expand(len(images), 3)
 
-    score = evaluate(Fixed(), MemorySource(some_data(), None).held_out(RECIPE, 8, CPU))
+    score = evaluate(Fixed(), InMemoryData(some_data(), None).held_out(RECIPE, 8, CPU))
     assert score.accuracy == pytest.approx(1 / 3) and score.top5 == 1
     log_sum = np.log(np.exp(2) + 2)
     assert score.loss == pytest.approx(log_sum - 2 / 3)
@@ -284,7 +284,7 @@ def test_a_score_by_hand() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_half_precision_and_compiled_on_a_gpu() -> None:
     where = torch.device("cuda")
-    source, recipe = MemorySource(some_data(), None), replace(RECIPE, epochs=2)
+    source, recipe = InMemoryData(some_data(), None), replace(RECIPE, epochs=2)
     batches, held_out = source.batches(recipe, 0, 8, where), source.held_out(recipe, 8, where)
-    training = Training(build(TINY, 0), recipe, batches.steps, where)
-    assert [one.number for one in fit(training, batches, held_out, recipe, 0)] == [1, 2]
+    training = TrainingState(build(TINY, 0), recipe, batches.steps, where)
+    assert [one.number for one in train(training, batches, held_out, recipe, 0)] == [1, 2]

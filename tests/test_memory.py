@@ -114,7 +114,7 @@ def _trained(
     arch: Arch, batch: int, optimiser: str, watched: Callable[[list[Any]], AbstractContextManager[Any]],
     device: str = "meta", dtype: str = "float32",
 ) -> None:  # fmt: skip
-    """Two steps in the order of `phinas.training.short.loop`; the second one is watched."""
+    """Two steps in the order of `phinas.training.short.training_loop`; the second one is watched."""
     net, images, labels = _on(device, arch, batch)
     used = _OPTIMISERS[optimiser](net.parameters())
     for watch in (lambda _: nullcontext(), watched):

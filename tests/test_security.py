@@ -27,7 +27,7 @@ from phinas.files.yaml_file import safe_yaml
 from phinas.networks.reference import reference
 from phinas.pages.page import render
 from phinas.training.data.decode import FORMATS, decode
-from phinas.training.data.image_folder import SUFFIXES
+from phinas.training.data.image_files import SUFFIXES
 from phinas.training.data.images import parquet
 from phinas.weights.checkpoints import read_tensors
 from phinas.weights.standalone import standalone
@@ -268,6 +268,6 @@ def test_data_that_no_memory_holds_are_refused_before_they_are_read(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: room)
     with pytest.raises(InputError, match="a.parquet row 0: 8 images of 12 x 8 pixels take .* lower data.resolution or"):
         parquet(path)
-    monkeypatch.setattr("phinas.training.data.images._MOST_ROWS", 7)
+    monkeypatch.setattr("phinas.training.data.parquet._MOST_ROWS", 7)
     with pytest.raises(InputError, match="a.parquet: 8 rows; a file may have 7"):
         parquet(path)

@@ -12,20 +12,21 @@ import torch
 from phinas.files.errors import InputError
 from phinas.training.augment.policies import rand_augment
 from phinas.training.data.dataset import Dataset, Images, data_hash
-from phinas.training.data.source import MemorySource, Source, spread
+from phinas.training.data.in_memory import InMemoryData, spread
+from phinas.training.data.training_data import TrainingData
 from phinas.training.full.recipe import FullRecipe, plain_sgd
-from phinas.training.workers.share import ALONE, Share
+from phinas.training.workers.shard import ALONE, Shard
 
 CPU = torch.device("cpu")
 RECIPE = plain_sgd(3, 8, 0.1, translate=0.125, policy=rand_augment(), recalibrate=10)
 
 
-def some_source() -> MemorySource:
+def some_source() -> InMemoryData:
     random = np.random.default_rng(0)
     pixels, labels = random.integers(0, 256, (70, 12, 10, 3), dtype=np.uint8), np.arange(70) % 3
     parts = (Images(pixels[start:stop], labels[start:stop]) for start, stop in ((0, 40), (40, 53), (53, 70)))
     train, val, test = parts
-    return MemorySource(Dataset(train, val, ("a", "b", "c"), flip=True), test)
+    return InMemoryData(Dataset(train, val, ("a", "b", "c"), flip=True), test)
 
 
 @pytest.mark.parametrize("of", [1, 2, 4, 8])
@@ -33,7 +34,7 @@ def some_source() -> MemorySource:
 def test_shares_of_a_batch_together_are_the_whole(of: int, recipe: FullRecipe) -> None:
     source = some_source()
     whole = source.batches(recipe, 5, 8, CPU)
-    shares = [source.batches(recipe, 5, 8, CPU, Share(rank, of)) for rank in range(of)]
+    shares = [source.batches(recipe, 5, 8, CPU, Shard(rank, of)) for rank in range(of)]
     assert {(one.size, one.steps) for one in (whole, *shares)} == {(8, 5)}
     for step in (0, 4, 5, 12):
         images, labels = zip(*(one(step) for one in shares), strict=True)
@@ -45,7 +46,7 @@ def test_shares_of_a_batch_together_are_the_whole(of: int, recipe: FullRecipe) -
 def test_shares_of_what_is_scored_together_are_all(of: int) -> None:
     source = some_source()
     for scored, images in ((source.held_out, source.data.val), (source.test, source.tested)):
-        shares = [scored(RECIPE, 8, CPU, Share(rank, of)) for rank in range(of)]
+        shares = [scored(RECIPE, 8, CPU, Shard(rank, of)) for rank in range(of)]
         assert images is not None and sum(map(len, shares)) == len(images)
         labels = [label for share in shares for _, some in share for label in some.tolist()]
         assert labels == images.labels.tolist()
@@ -54,17 +55,17 @@ def test_shares_of_what_is_scored_together_are_all(of: int) -> None:
 
 def test_a_batch_must_divide() -> None:
     with pytest.raises(InputError, match="recipe.batch_size=8: it must be a multiple of engine.workers=3"):
-        some_source().batches(RECIPE, 0, 8, CPU, Share(0, 3))
+        some_source().batches(RECIPE, 0, 8, CPU, Shard(0, 3))
 
 
 @pytest.mark.parametrize(("rank", "of"), [(1, 1), (-1, 2), (0, 0)])
 def test_there_is_no_such_share(rank: int, of: int) -> None:
     with pytest.raises(ValueError, match="rank"):
-        Share(rank, of)
+        Shard(rank, of)
 
 
 def test_what_it_says_of_itself() -> None:
-    source: Source = some_source()
+    source: TrainingData = some_source()
     assert (source.train_count, source.held_out_count, source.test_count) == (40, 13, 17)
     assert (source.size, source.channels, source.flip, source.classes) == ((12, 10), 3, True, ("a", "b", "c"))
     assert source.hash == data_hash(some_source().data)
@@ -85,14 +86,14 @@ def test_images_are_scored_normalised_and_in_order() -> None:
 def test_moments_may_be_given() -> None:
     data = some_source().data
     mean, std = np.array([1, 2, 3], np.float32), np.array([4, 5, 6], np.float32)
-    given = MemorySource(replace(data, moments=(mean, std)), None)
+    given = InMemoryData(replace(data, moments=(mean, std)), None)
     assert given.mean is mean and given.std is std and given.test_count is None
     assert given.hash == data_hash(given.data) != data_hash(data)
 
 
 def test_images_are_calibrated_on_evenly() -> None:
     source = some_source()
-    calibration = source.batches(RECIPE, 0, 8, CPU, Share(1, 2)).calibration
+    calibration = source.batches(RECIPE, 0, 8, CPU, Shard(1, 2)).calibration
     assert calibration is not None and len(calibration) == 10  # for each worker all of them
     assert spread(40, 10).tolist()[:3] == [0, 4, 8] and spread(3, 10).tolist() == [0, 1, 2] and not len(spread(3, 0))
     assert source.batches(replace(RECIPE, recalibrate=0), 0, 8, CPU, ALONE).calibration is None

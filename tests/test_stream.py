@@ -23,17 +23,18 @@ from phinas.networks.arch_file import write_arch
 from phinas.train.__main__ import main
 from phinas.training.augment.crops import cut, random_boxes
 from phinas.training.augment.policies import auto_augment
-from phinas.training.data import stream
-from phinas.training.data.batches import seed_of_crop
-from phinas.training.data.dataset import split
-from phinas.training.data.image_folder import ImageFolder
-from phinas.training.data.images import imagefolder, imagefolder_streamed, imagefolder_test
-from phinas.training.data.source import MemorySource
-from phinas.training.data.splits import source, with_test
-from phinas.training.data.stream import FolderSource
+from phinas.training.data import streamed as streaming
+from phinas.training.data.batch_plan import BatchPlan
+from phinas.training.data.image_folder import ClassFolders
+from phinas.training.data.images import imagefolder
+from phinas.training.data.in_memory import InMemoryData
+from phinas.training.data.load_for_training import load_for_training, with_test
+from phinas.training.data.streamed import StreamedData
+from phinas.training.data.validation_split import split
 from phinas.training.full.checkpoint import listed
 from phinas.training.full.recipe import FullRecipe, plain_sgd
-from phinas.training.workers.share import ALONE, Share
+from phinas.training.randomness import CROP_OF_IMAGE, generator
+from phinas.training.workers.shard import ALONE, Shard
 from tests.test_fit import TINY
 
 CPU = torch.device("cpu")
@@ -78,14 +79,14 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def streamed(root: Path, loaders: int = 0, **settings: Any) -> FolderSource:
-    found = imagefolder_streamed(str(root), stream=True, loaders=loaders, **settings)
-    assert isinstance(found, FolderSource)
+def streamed(root: Path, loaders: int = 0, **settings: Any) -> StreamedData:
+    found = imagefolder.open(str(root), stream=True, loaders=loaders, **settings).streamed()
+    assert isinstance(found, StreamedData)
     return found
 
 
-def in_memory(root: Path) -> MemorySource:
-    return MemorySource(*with_test(imagefolder(str(root)), imagefolder_test(str(root)), 0.2, 0))
+def in_memory(root: Path) -> InMemoryData:
+    return InMemoryData(*with_test(imagefolder(str(root)), imagefolder.open(str(root)).test(), 0.2, 0))
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -128,11 +129,11 @@ def test_without_random_crops_it_is_training_in_memory_to_the_bit(alike: Path) -
 def test_random_crops_are_those_of_memory_and_of_pillow(alike: Path) -> None:
     here, there = in_memory(alike), streamed(alike)
     recipe = replace(CROPPED, policy=None, early_epochs=0.0)
-    order = stream.Plan(there.train_count, True, recipe, 5, 16, ALONE).order(1)[:8]
+    order = BatchPlan(there.train_count, True, recipe, 5, 16, ALONE).order(1)[:8]
     images = there.batches(recipe, 5, 16, CPU)(0)[0]
     size = torch.tensor([[24, 32]])
     for image, index in zip(images, order.tolist(), strict=True):
-        boxes = random_boxes(size, True, torch.Generator().manual_seed(seed_of_crop(5, 1, index)))
+        boxes = random_boxes(size, True, generator(5, CROP_OF_IMAGE, 1, index))
         pixels = here.data.train.pixels[index]
         seen = (image.permute(1, 2, 0) * torch.from_numpy(there.std) + torch.from_numpy(there.mean)).round()
         assert torch.equal(cut(torch.from_numpy(pixels)[None], boxes, 16)[0].float(), seen)
@@ -147,7 +148,7 @@ def test_random_crops_are_those_of_memory_and_of_pillow(alike: Path) -> None:
 @pytest.mark.parametrize("recipe", [PLAIN, CROPPED], ids=["plain", "cropped"])
 def test_shares_together_are_the_whole(alike: Path, recipe: FullRecipe) -> None:
     one = streamed(alike)
-    shares = [Share(rank, 2) for rank in range(2)]
+    shares = [Shard(rank, 2) for rank in range(2)]
     whole, parts = one.batches(recipe, 0, 16, CPU), [one.batches(recipe, 0, 16, CPU, share) for share in shares]
     for step in (0, 4):
         images, labels = zip(*(part(step) for part in parts), strict=True)
@@ -179,7 +180,7 @@ def test_it_pickles_and_leaves_random_numbers_alone(alike: Path) -> None:
 
 
 def test_splits_are_disjoint_and_the_test_is_apart(tmp_path: Path) -> None:
-    def parts(found: FolderSource) -> list[set[str]]:
+    def parts(found: StreamedData) -> list[set[str]]:
         there = (found.train_files, found.held_out_files, found.test_files)
         return [set(files.paths) for files in there if files is not None]
 
@@ -221,13 +222,13 @@ def test_the_hash_is_of_names_and_labels_and_of_the_reading(tmp_path: Path) -> N
 
 def test_what_is_streamed_unasked(alike: Path, unlike: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def found(root: Path, **settings: Any) -> type:
-        settings = {"path": str(root), **settings}
-        return type(source("phinas.training.data.images.imagefolder", settings, 0.2, lambda: imagefolder(**settings)))
+        settings = {"_target_": "phinas.training.data.images.imagefolder", "path": str(root), **settings}
+        return type(load_for_training("data", settings, 0.2))
 
-    assert found(alike) is MemorySource and found(alike, stream=True) is FolderSource
-    assert found(unlike) is FolderSource and found(unlike, resolution=16) is MemorySource
-    monkeypatch.setattr(stream, "_MEMORY", 1e-12)
-    assert found(alike) is FolderSource and found(alike, stream=False) is MemorySource
+    assert found(alike) is InMemoryData and found(alike, stream=True) is StreamedData
+    assert found(unlike) is StreamedData and found(unlike, resolution=16) is InMemoryData
+    monkeypatch.setattr(streaming, "_MEMORY", 1e-12)
+    assert found(alike) is StreamedData and found(alike, stream=False) is InMemoryData
     with pytest.raises(InputError, match="unlike.*pixels, but.*set resolution"):
         found(unlike, stream=False)
 
@@ -259,7 +260,7 @@ def test_a_search_does_not_stream(alike: Path) -> None:
 )  # fmt: skip
 def test_a_bad_setting_is_named(alike: Path, settings: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as caught:
-        imagefolder_streamed(**{"path": str(alike), "stream": True, **settings})
+        imagefolder.open(**{"path": str(alike), "stream": True, **settings}).streamed()
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -287,7 +288,7 @@ def test_links_are_followed_to_images_and_classes(alike: Path, tmp_path: Path) -
     (tmp_path / "a").symlink_to(alike / "train/a")
     for number in range(3):
         (tmp_path / f"b/{number}.jpg").symlink_to(alike / f"train/b/{number}.jpg")
-    assert ImageFolder(tmp_path).train().labels.tolist() == [0] * 10 + [1] * 3
+    assert ClassFolders(tmp_path).train().labels.tolist() == [0] * 10 + [1] * 3
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
@@ -370,9 +371,9 @@ def test_processes_end_with_what_reads(alike: Path) -> None:
 
 TRAINS = """
 import sys, torch
-from phinas.training.data.images import imagefolder_streamed
+from phinas.training.data.images import imagefolder
 from phinas.training.full.recipe import plain_sgd
-source = imagefolder_streamed(sys.argv[1], stream=True, loaders=2, mean=[1, 2, 3], std=[1, 2, 3])
+source = imagefolder.open(sys.argv[1], stream=True, loaders=2, mean=[1, 2, 3], std=[1, 2, 3]).streamed()
 batches = source.batches(plain_sgd(3, 8, 0.1, crop=True), 0, 16, torch.device("cpu"))
 for step in range(10**9):
     batches(step)

@@ -32,9 +32,9 @@ from phinas.networks.arch_file import read_arch, write_arch
 from phinas.networks.build import build
 from phinas.train import __main__ as command
 from phinas.train.__main__ import main
-from phinas.training.data import images as data
 from phinas.training.data.dataset import Dataset, Images
-from phinas.training.data.splits import with_test
+from phinas.training.data.digits import Digits
+from phinas.training.data.load_for_training import with_test
 from phinas.weights.checkpoints import load_weights
 from tests.conftest import contents, hear_ctrl_c
 
@@ -112,10 +112,10 @@ def test_it_writes_what_the_contract_names(folder: Path, capsys: pytest.CaptureF
 
 def test_the_test_split_is_read_once_and_scored_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reads, scores = [], []
-    read, evaluate = data.digits_test, sys.modules["phinas.training.full.session"].evaluate  # type: ignore[attr-defined]
-    monkeypatch.setattr(data, "digits_test", lambda: reads.append(1) or read())  # type: ignore[func-returns-value]
+    read, evaluate = Digits.test, sys.modules["phinas.training.full.training_run"].evaluate  # type: ignore[attr-defined]
+    monkeypatch.setattr(Digits, "test", lambda digits: reads.append(1) or read(digits))  # type: ignore[func-returns-value]
     monkeypatch.setattr(
-        "phinas.training.full.session.evaluate",
+        "phinas.training.full.training_run.evaluate",
         lambda module, samples, *_: scores.append(len(samples)) or evaluate(module, samples),
     )
     assert main([*SMALL, "name=once"]) == 0
@@ -149,7 +149,7 @@ import os, sys
 from phinas.command.configuration import configuration
 from phinas.training.data.images import digits
 from phinas.training.data.dataset import Dataset, Images
-from phinas.training.data.splits import with_test
+from phinas.training.data.load_for_training import with_test
 from phinas.train.__main__ import main
 digits(), configuration("phinas.train", "train", ["model=tiny.yaml"])  # what is slow the first time
 assert "ray" not in sys.modules  # seconds to import, and one worker needs none of it
@@ -398,7 +398,7 @@ def test_a_logger_never_stops_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phinas.training.full import fit as fitting
+    from phinas.training.full import training_loop as fitting
 
     real = fitting._take_step
 
@@ -416,7 +416,7 @@ def test_out_of_memory_says_what_would_fit(monkeypatch: pytest.MonkeyPatch) -> N
         return fitting.fitting_parts(*arguments)
 
     monkeypatch.setattr(fitting, "_take_step", full)
-    monkeypatch.setattr("phinas.training.full.session.fitting_parts", tried)
+    monkeypatch.setattr("phinas.training.full.training_run.fitting_parts", tried)
     with pytest.raises(InputError, match="out of memory at recipe.batch_size=256 and 8 px; recipe.accumulate=2"):
         main([*SMALL, "name=run"])
     assert main([*SMALL, "name=run", "recipe.accumulate=4"]) == 0

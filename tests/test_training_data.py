@@ -21,11 +21,8 @@ from phinas.training.data.images import (
     Dataset,
     Images,
     digits,
-    digits_test,
     imagefolder,
-    imagefolder_test,
     parquet,
-    parquet_test,
 )
 from tests.conftest import ROOT
 
@@ -71,7 +68,7 @@ def rows(images: Images) -> list[bytes]:
 
 
 def test_digits_splits_are_disjoint_stratified_and_complete() -> None:
-    test = digits_test()
+    test = digits.open().test()
     for seed in (0, 1):  # the 1,797 digits are distinct images, so equal bytes would mean one image in two splits
         data = digits(seed=seed)
         assert len({*rows(data.train), *rows(data.val), *rows(test)}) == 1797
@@ -154,9 +151,9 @@ def test_parquet_folders_keep_the_published_splits(tmp_path: Path) -> None:
     assert data.train.pixels[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
     assert data.val.pixels[:, 0, 0, 0].tolist() == [5]
     with pytest.raises(InputError, match="test-00000.*cannot be read as parquet"):
-        parquet_test(str(tmp_path))
+        parquet.open(str(tmp_path)).test()
     write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [picture(9)], [0])
-    assert parquet_test(str(tmp_path), val_fraction=0.5).pixels[:, 0, 0, 0].tolist() == [9]
+    assert parquet.open(str(tmp_path), val_fraction=0.5).test().pixels[:, 0, 0, 0].tolist() == [9]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +172,7 @@ def test_files_of_other_splits_are_not_trained_on(tmp_path: Path, train: str, te
     write_parquet(tmp_path / test, [picture(9)] * 4, [0, 1] * 2)
     assert parquet(str(tmp_path)).train.pixels.max() == 1
     if "val" not in test:
-        assert parquet_test(str(tmp_path)).pixels.min() == 9
+        assert parquet.open(str(tmp_path)).test().pixels.min() == 9
 
 
 def test_a_limit_keeps_valid_data_valid(tmp_path: Path) -> None:
@@ -263,7 +260,7 @@ def test_imagefolder_keeps_the_given_splits(tmp_path: Path) -> None:
     write_folder(tmp_path / "train", {"ant": 3, "bee": 2})
     write_folder(tmp_path / "val", {"ant": 1, "bee": 1}, value=200)
     write_folder(tmp_path / "test", {"ant": 1, "bee": 2}, value=250)
-    data, test = imagefolder(str(tmp_path)), imagefolder_test(str(tmp_path))
+    data, test = imagefolder(str(tmp_path)), imagefolder.open(str(tmp_path)).test()
     assert len(data.train) == 5 and data.val.pixels[:, 0, 0, 0].tolist() == [200, 200]
     assert test.labels.tolist() == [0, 1, 1] and data.train.pixels.max() < 200
     (tmp_path / "val" / "wasp").mkdir()

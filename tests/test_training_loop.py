@@ -21,8 +21,10 @@ from phinas.training.convolutions import fast_convolutions
 from phinas.training.data.dataset import Dataset, Images
 from phinas.training.data.samples import Samples, samples
 from phinas.training.optim import learning_rate, optimizer
-from phinas.training.short.loop import Diverged, Epoch, evaluate, recalibrate, train
+from phinas.training.own_failures import Diverged
+from phinas.training.scoring import evaluate, recalibrate
 from phinas.training.short.recipe import Recipe
+from phinas.training.short.training_loop import Epoch, train
 
 CPU = torch.device("cpu")
 SHORT = Recipe(epochs=2, batch_size=16, lr=0.05, recalibrate=32)
@@ -194,7 +196,7 @@ def test_recalibration_sets_the_statistics_of_the_data() -> None:
     norm, behind = module[0], module[2]
     assert isinstance(norm, nn.BatchNorm2d) and isinstance(behind, nn.BatchNorm2d)
     for _ in range(2):  # the second time starts from nothing, too
-        recalibrate(module, train_set, torch.arange(64))
+        recalibrate(module, train_set[:64])
         images = train_set.normalised(train_set.pixels)
         assert norm.running_mean is not None and norm.running_var is not None and behind.running_var is not None
         torch.testing.assert_close(norm.running_mean, images.mean((0, 2, 3)), atol=1e-6, rtol=0)
@@ -211,8 +213,8 @@ def test_recalibration_is_what_makes_short_training_score() -> None:
     first, second = (net.get_submodule("4") for net in (module, recalibrated))
     assert not torch.allclose(first.running_var, second.running_var, rtol=0.1)  # type: ignore[arg-type]
     train_set, val_set = samples(dataset(), None, CPU)
-    recalibrate(module, train_set, torch.arange(64))
-    assert evaluate(module, val_set) == 1.0
+    recalibrate(module, train_set[:64])
+    assert evaluate(module, val_set).accuracy == 1.0
 
 
 def test_evaluation_takes_every_image_once_and_keeps_the_weights() -> None:
@@ -223,11 +225,11 @@ def test_evaluation_takes_every_image_once_and_keeps_the_weights() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return functional.one_hot((x.mean((1, 2, 3)) > 0).long(), 2).float()
 
-    assert evaluate(Bright(), val_set) == 1.0
+    assert evaluate(Bright(), val_set).accuracy == 1.0
     wrong = Samples(
         val_set.pixels, torch.cat([1 - val_set.labels[:11], val_set.labels[11:]]), val_set.mean, val_set.std, False
     )
-    assert evaluate(Bright(), wrong) == pytest.approx(22 / 33)
+    assert evaluate(Bright(), wrong).accuracy == pytest.approx(22 / 33)
 
 
 # -------------------------------------------------------------------------------------------------------- augmentation
@@ -264,9 +266,10 @@ def test_samples_are_placed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_training_recalibrating_and_scoring_share_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """On CUDA devices all three are bfloat16; here the CPU is made to do the same."""
-    monkeypatch.setattr(
-        "phinas.training.short.loop.autocast", lambda where, _=None: torch.autocast(where.type, torch.bfloat16)
-    )
+    for module_of_it in ("short.training_loop", "scoring"):
+        monkeypatch.setattr(
+            f"phinas.training.{module_of_it}.autocast", lambda where, _=None: torch.autocast(where.type, torch.bfloat16)
+        )
     module, seen_types = network(), set[torch.dtype]()
     module[-1].register_forward_hook(lambda layer, inputs, output: seen_types.add(output.dtype))
     run(Recipe(epochs=1, batch_size=16, lr=0.05, recalibrate=32), module=module)
@@ -277,8 +280,8 @@ def test_recalibration_takes_few_images_as_well_as_many() -> None:
     train_set, val_set = samples(dataset(), None, CPU)
     for count in (2, 3, 17, 64):
         module = network()
-        recalibrate(module, train_set, torch.arange(count))
-        assert 0 <= evaluate(module, val_set) <= 1
+        recalibrate(module, train_set[:count])
+        assert 0 <= evaluate(module, val_set).accuracy <= 1
 
 
 def test_samples_are_stretched_and_normalised() -> None:

@@ -30,12 +30,13 @@ from phinas.networks.arch_file import read_arch, write_arch
 from phinas.networks.build import build
 from phinas.networks.network import Network
 from phinas.networks.reference import efficientnet
-from phinas.training.data.source import MemorySource, Scored
-from phinas.training.data.splits import source
-from phinas.training.data.stream import FolderSource
-from phinas.training.full.fit import evaluate
+from phinas.training.data.in_memory import InMemoryData
+from phinas.training.data.load_for_training import load_for_training
+from phinas.training.data.streamed import StreamedData
+from phinas.training.data.training_data import EvaluationData
+from phinas.training.full.initial_network import initial_network
 from phinas.training.full.recipe import plain_sgd
-from phinas.training.full.start import built
+from phinas.training.scoring import evaluate
 from phinas.transfer.__main__ import main
 from phinas.transfer.data_sets import DESCRIBED, described
 from phinas.transfer.plan import Contender, Results, Start, Trainings, Trial
@@ -176,11 +177,9 @@ def test_a_grid_of_one_needs_no_choice() -> None:
 # --- what is trained on, and from what -------------------------------------------------------------------------------
 
 
-def digits() -> MemorySource:
-    from phinas.training.data import images as data
-
-    found = source("phinas.training.data.images.digits", {}, 0.2, data.digits)
-    assert isinstance(found, MemorySource)
+def digits() -> InMemoryData:
+    found = load_for_training("data", {"_target_": "phinas.training.data.images.digits"}, 0.2)
+    assert isinstance(found, InMemoryData)
     return found
 
 
@@ -196,10 +195,12 @@ def test_the_whole_of_a_folder_is_every_file_once(folder: Path) -> None:
     image_folder("apart", ("train", "val", "test"))
     image_folder("together", ("train", "test"))
     for path, settings in (("apart", {}), ("together", {"val_fraction": 0.25})):
-        one = source(
-            "phinas.training.data.images.imagefolder", {"path": path, "stream": True, **settings}, 0.25, _tenth
+        one = load_for_training(
+            "data",
+            {"_target_": "phinas.training.data.images.imagefolder", "path": path, "stream": True, **settings},
+            0.25,
         )
-        assert isinstance(one, FolderSource)
+        assert isinstance(one, StreamedData)
         both = one.whole()
         assert sorted(both.train_files.paths) == sorted([*one.train_files.paths, *one.held_out_files.paths])
         assert all(Path(file).is_file() for file in both.train_files.paths) and both.train_count == len(
@@ -211,10 +212,10 @@ def test_the_whole_of_a_folder_is_every_file_once(folder: Path) -> None:
 
 def test_weights_stand_below_a_fresh_classifier() -> None:
     state = {name: one for name, one in build(TINY, 3).state_dict().items() if not name.startswith("classifier.")}
-    module = built(replace(TINY, classes=10), 0, state)
+    module = initial_network(replace(TINY, classes=10), 0, state)
     assert module.classifier.weight.shape == (10, 16) and not module.classifier.weight.any()
     assert all(torch.equal(module.state_dict()[name], one) for name, one in state.items())
-    fresh = built(replace(TINY, classes=10), 0, None).state_dict()
+    fresh = initial_network(replace(TINY, classes=10), 0, None).state_dict()
     assert not torch.equal(fresh["stem.conv.weight"], state["stem.conv.weight"])
 
 
@@ -269,13 +270,13 @@ def test_it_transfers_and_tests_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, uninterrupted: list[Any]
 ) -> None:
     tested = []
-    test = MemorySource.test
+    test = InMemoryData.test
 
-    def counted(*arguments: Any) -> Scored:
+    def counted(*arguments: Any) -> EvaluationData:
         tested.append(arguments)
         return test(*arguments)
 
-    monkeypatch.setattr(MemorySource, "test", counted)
+    monkeypatch.setattr(InMemoryData, "test", counted)
     assert main([*SMALL, "name=first"]) == 0
     said = capsys.readouterr().out
     for text in ("pre fine-tuned is", "1,458 images to learn from, 160 held out", "179 for the test", "report.html"):
@@ -300,7 +301,9 @@ def test_it_transfers_and_tests_once(
         arch = read_arch(f"runs/first/digits/{kept}/model.yaml")
         module = build(arch)
         module.load_state_dict(load_weights(f"runs/first/digits/{kept}/weights.safetensors", arch))
-        images = source("phinas.training.data.images.digits", {"val_fraction": 0.1}, 0.1, _tenth).whole()
+        images = load_for_training(
+            "data", {"_target_": "phinas.training.data.images.digits", "val_fraction": 0.1}, 0.1
+        ).whole()
         score = evaluate(module, test(images, plain_sgd(1, 256, 0.1), 8, torch.device("cpu")))
         assert score.accuracy == one["test"]["seeds"][0]
 
@@ -332,12 +335,6 @@ def test_each_weights_go_by_a_name_of_their_own_with_the_stride_they_were_learnt
     said = [line.split(" seeds")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert [line.split()[0] for line in said] == ["net:", "b:", "half:"]
     assert [line[-1 - len("; 3")] for line in said] == ["1", "1", "2"], said
-
-
-def _tenth() -> Any:
-    from phinas.training.data.images import digits
-
-    return digits(0.1)
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ from phinas.networks.arch_file import write_arch
 from phinas.train import __main__ as command
 from phinas.train.__main__ import main
 from phinas.training.full import checkpoint
-from phinas.training.full.fit import Epoch
 from phinas.training.full.metrics import read_metrics
+from phinas.training.full.training_loop import Epoch
 from tests.conftest import contents, hear_ctrl_c
 
 pytestmark = pytest.mark.ray

@@ -21,10 +21,12 @@ from phinas.networks.network import Network, build_network
 from phinas.training.data.dataset import Dataset
 from phinas.training.data.decode import MAX_SIDE
 from phinas.training.data.samples import Samples, samples
+from phinas.training.device import device
 from phinas.training.own_failures import own_failures
+from phinas.training.randomness import seeded
 from phinas.training.short.forecast import forecast_seconds
-from phinas.training.short.loop import device, train
 from phinas.training.short.recipe import Recipe
+from phinas.training.short.training_loop import train
 
 _NETWORK: Final = "network"
 _SIDES_KEPT = 2  # of the images that are kept: a study alternates between a few, and each may be gigabytes
@@ -163,8 +165,7 @@ class Proxy:
 
     def _built(self, network: Network, seed: int, train_set: Samples) -> nn.Module:
         """A module that fits the data, with weights from `seed`."""
-        with torch.random.fork_rng(devices=[]):  # modules are built on the CPU
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed, torch.device("cpu")):  # where modules are built
             module = build_network(self.adapted(network))
         if isinstance(module, ConvNet):
             nn.init.zeros_(module.classifier.weight)

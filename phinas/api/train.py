@@ -40,7 +40,7 @@ class Training:
         The images have pixels from 0 to 255, less `mean` and divided by `std` of `model.yaml`.
         """
         from phinas.networks.build import build
-        from phinas.training.full.kept import WEIGHTS
+        from phinas.training.full.trained_network import WEIGHTS
         from phinas.weights.checkpoints import load_weights
 
         module = build(self.network, 0)
@@ -113,8 +113,8 @@ def train(
     from phinas.networks.arch_file import read_arch
     from phinas.train.__main__ import TrainingFailed
     from phinas.train.__main__ import train as run_train
-    from phinas.training.full.kept import NETWORK
     from phinas.training.full.metrics import FILE
+    from phinas.training.full.trained_network import NETWORK
 
     settings: dict[str, Any] = {
         "model": network_option("model", model),

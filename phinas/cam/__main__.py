@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,17 @@ from phinas.pages.page import drawing, render
 from phinas.pages.style import png
 from phinas.training.augment.crops import central_boxes, cut
 from phinas.training.data.decode import decode
-from phinas.training.data.image_folder import SUFFIXES
-from phinas.training.data.images import imagefolder_streamed
-from phinas.training.data.splits import takes, test_split
-from phinas.training.data.stream import FolderSource
+from phinas.training.data.image_files import SUFFIXES
+from phinas.training.data.images import digits, imagefolder, parquet
+from phinas.training.data.loader import Loader
+from phinas.training.data.streamed import StreamedData
 
-_LOADERS = (
-    "phinas.training.data.images.digits",
-    "phinas.training.data.images.imagefolder",
-    "phinas.training.data.images.parquet",
-)
+_LOADERS: Mapping[str, Loader[...]] = {
+    "phinas.training.data.images.digits": digits,
+    "phinas.training.data.images.imagefolder": imagefolder,
+    "phinas.training.data.images.parquet": parquet,
+}
+_NO_TEST = "the data of {} has no test split to take some from"
 _MOST_SIDE = 320  # pixels at which an image is drawn
 _WIDTH = 400  # of a column in the PNG, pixels
 
@@ -147,33 +149,30 @@ def _tested(text: str, model: Trained, count: int, seed: int) -> list[_Image]:
             f"images is missing; {folder}/config.yaml has data._target_={data['_target_']}, "
             "which is not run from a file"
         )
-    settings = {name: value for name, value in data.items() if name != "_target_"}
-    if data["_target_"] == "phinas.training.data.images.imagefolder":
-        found = _tested_files(settings, model, count, seed)
-        if found:
-            return found
-    images = test_split(data["_target_"], settings)
-    if images is None:
-        raise InputError(f"images is missing; the data of {text} has no test split to take some from")
+    loader = _LOADERS[data["_target_"]]
+    known = {name: value for name, value in data.items() if name in signature(loader).parameters}
+    if loader is imagefolder:
+        streamed = loader.open(**{**known, "stream": True}).streamed()
+        assert isinstance(streamed, StreamedData)
+        return _tested_files(text, streamed, model, count, seed)
+    test = loader.open(**known).test()
+    if test is None:
+        raise InputError(f"images is missing; {_NO_TEST.format(text)}")
     return [
-        _Image(f"test {index}", images.pixels[index], model.class_names[images.labels[index]])
-        for index in _some(len(images), count, seed)
+        _Image(f"test {index}", test.pixels[index], model.class_names[test.labels[index]])
+        for index in _some(len(test), count, seed)
     ]
 
 
-def _tested_files(settings: Mapping[str, Any], model: Trained, count: int, seed: int) -> list[_Image]:
-    """As `_tested`, of a folder, whose images may be many and of several sizes; empty where none are for the test."""
-    known = {
-        name: one for name, one in settings.items() if takes("phinas.training.data.images.imagefolder_streamed", name)
-    }
-    streamed = imagefolder_streamed(**{**known, "stream": True})
-    assert isinstance(streamed, FolderSource)
-    files, channels, side = streamed.test_files, streamed.channels, streamed.resolution
-    if files is None:
-        return []
-    chosen = files[np.array(_some(len(files), count, seed))]
+def _tested_files(text: str, data: StreamedData, model: Trained, count: int, seed: int) -> list[_Image]:
+    """As `_tested`, of a folder, whose images may be many and of several sizes."""
+    if data.test_files is None:
+        raise InputError(f"images is missing; {_NO_TEST.format(text)}")
+    chosen = data.test_files[np.array(_some(len(data.test_files), count, seed))]
     return [
-        _Image(_text(Path(path).name), decode(Path(path), path, channels, side), model.class_names[label])
+        _Image(
+            _text(Path(path).name), decode(Path(path), path, data.channels, data.resolution), model.class_names[label]
+        )
         for path, label in zip(chosen.paths, chosen.labels, strict=True)
     ]
 

@@ -43,17 +43,18 @@ from phinas.networks.named import named
 from phinas.networks.room import check_room
 from phinas.pages.cost_text import macs_text
 from phinas.train.loggers import Log, LoggedRun, check_loggers, logging
-from phinas.training.data.source import Source
-from phinas.training.data.splits import source, takes
-from phinas.training.full import checkpoint, metrics, session
-from phinas.training.full.fit import Epoch
-from phinas.training.full.kept import WEIGHTS
+from phinas.training.data.load_for_training import load_for_training, takes
+from phinas.training.data.training_data import TrainingData
+from phinas.training.device import device
+from phinas.training.full import checkpoint, metrics
+from phinas.training.full.initial_network import below_head, fitted_to_data, read_weights
 from phinas.training.full.recipe import FullRecipe
-from phinas.training.full.session import Outcome, Session, Stopped, Watcher
-from phinas.training.full.start import below_head, fitted, read_weights
-from phinas.training.short.loop import Diverged, device
+from phinas.training.full.trained_network import WEIGHTS
+from phinas.training.full.training_loop import Epoch
+from phinas.training.full.training_run import Outcome, Stopped, TrainingRun, Watcher, execute, worker_state
+from phinas.training.own_failures import Diverged
 from phinas.training.workers.engine import Engine, WorkersFailed
-from phinas.training.workers.group import Group
+from phinas.training.workers.worker_group import ONE_WORKER
 
 # What may change between the runs of one training: how it is kept and shown, and by which parts it is computed.
 _FREE_TO_CHANGE = ("name", "data", "checkpoint_seconds", "loggers", "engine")  # the data is known by its hash
@@ -91,7 +92,7 @@ def train(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequenc
     recipe: FullRecipe = construct(given, "recipe")
     engine: Engine = construct(given, "engine")
     model = named("model", str(given["model"]))
-    data = _source(given)
+    data = _data(given)
     arch = _fitted(model, data, recipe, given)
     weights = None if given["from"] is None else _weights(str(given["from"]), arch, recipe)
     if recipe.head_only and weights is None:
@@ -99,7 +100,7 @@ def train(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequenc
     settings = _settings(given, arch, data, weights)
     about = _about(given, names, folder, arch, recipe, data)
     start = None if weights is None else weights.state
-    what = Session(folder, arch, recipe, data, seed, start, settings, about, every)
+    what = TrainingRun(folder, arch, recipe, data, seed, start, settings, about, every)
     engine.check(recipe, what.batch)
     state = _state_before(what)
     asked = _Asked(what, given, names, arguments, model, weights, engine)
@@ -110,12 +111,12 @@ def train(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequenc
         _conclude(asked)
         return
     kept = f"its checkpoints are kept. To go on: {asked.command}"
-    with _workers(engine, what, state) as run_session, locked(folder), saying_what_is_kept(lambda: kept):
+    with _workers(engine, what, state) as run_on, locked(folder), saying_what_is_kept(lambda: kept):
         write_config(folder, given)
         try:
             with logging(loggers, LoggedRun(folder, flatten(given), step), say) as log:
                 with _watching(asked, log, step, epochs) as watcher:
-                    outcome = run_session(watcher)
+                    outcome = run_on(watcher)
                 if outcome.test is not None:
                     last = metrics.read_metrics(folder / metrics.FILE)[-1].step  # `outcome` is of the best
                     log(last, {f"test_{name}": value for name, value in asdict(outcome.test).items()})
@@ -142,7 +143,7 @@ class _Weights:
 class _Asked:
     """What the user asked for, and what that comes to."""
 
-    session: Session
+    run: TrainingRun
     given: Mapping[str, Any]
     names: Mapping[str, str]
     arguments: Sequence[str]
@@ -152,7 +153,7 @@ class _Asked:
 
     @property
     def folder(self) -> Path:
-        return self.session.folder
+        return self.run.folder
 
     @property
     def finished(self) -> bool:
@@ -173,22 +174,21 @@ class _Asked:
 # ------------------------------------------------------------------------------------------------- before the training
 
 
-def _source(given: Mapping[str, Any]) -> Source:
+def _data(given: Mapping[str, Any]) -> TrainingData:
     """What is trained on, held out, and tested on."""
     target, settings = str(given["data"]["_target_"]), dict(given["data"])
     fraction = check_number("data.val_fraction", settings["val_fraction"], above=0, below=1)
     if not takes(target, "val_fraction"):  # a loader of the user's own that knows what to hold out
         del settings["val_fraction"]
-    options = {name: value for name, value in settings.items() if name != "_target_"}
-    return source(target, options, fraction, lambda: construct({"data": settings}, "data"))
+    return load_for_training("data", settings, fraction)
 
 
-def _fitted(model: Arch, data: Source, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
+def _fitted(model: Arch, data: TrainingData, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
     """The network as it is trained: its sides, channels and classes are the data's."""
     for name in ("resolution", "stem_stride"):
         if given[name] is not None:
             check_whole(name, given[name])
-    arch = fitted(model, data, recipe, given["resolution"], given["stem_stride"])
+    arch = fitted_to_data(model, data, recipe, given["resolution"], given["stem_stride"])
     check_room(arch, f"model={given['model']}")
     return arch
 
@@ -206,7 +206,7 @@ def _weights(text: str, arch: Arch, recipe: FullRecipe) -> _Weights:
     return _Weights(file_source(path), state, classes != arch.classes)
 
 
-def _settings(given: Mapping[str, Any], arch: Arch, data: Source, weights: _Weights | None) -> dict[str, Any]:
+def _settings(given: Mapping[str, Any], arch: Arch, data: TrainingData, weights: _Weights | None) -> dict[str, Any]:
     """What must agree between two runs of one training."""
     kept = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
     kept["recipe"] = {name: value for name, value in given["recipe"].items() if name not in _FREE_OF_RECIPE}
@@ -221,7 +221,7 @@ def _settings(given: Mapping[str, Any], arch: Arch, data: Source, weights: _Weig
 
 
 def _about(
-    given: Mapping[str, Any], names: Mapping[str, str], folder: Path, arch: Arch, recipe: FullRecipe, data: Source
+    given: Mapping[str, Any], names: Mapping[str, str], folder: Path, arch: Arch, recipe: FullRecipe, data: TrainingData
 ) -> dict[str, Any]:
     """What it takes to use the trained network."""
     return {
@@ -238,7 +238,7 @@ def _about(
     }
 
 
-def _state_before(what: Session) -> dict[str, Any] | None:
+def _state_before(what: TrainingRun) -> dict[str, Any] | None:
     """Where the run in the folder stands; None where it has not begun.
 
     Raises InputError where the folder is another command's, or of a training with other settings or another network.
@@ -273,8 +273,8 @@ def _state_before(what: Session) -> dict[str, Any] | None:
 
 def _introduce(asked: _Asked, step: int) -> None:
     """Say what is about to happen."""
-    what, model = asked.session, asked.model
-    arch, data, recipe = what.arch, what.source, what.recipe
+    what, model = asked.run, asked.model
+    arch, data, recipe = what.arch, what.data, what.recipe
     costs = cost(arch)
     changed = [
         f"{name} {before} -> {after}"
@@ -312,7 +312,9 @@ def _introduce(asked: _Asked, step: int) -> None:
 
 
 @contextmanager
-def _workers(engine: Engine, what: Session, state: Mapping[str, Any] | None) -> Iterator[Callable[[Watcher], Outcome]]:
+def _workers(
+    engine: Engine, what: TrainingRun, state: Mapping[str, Any] | None
+) -> Iterator[Callable[[Watcher], Outcome]]:
     """What trains, in this process or in others, once all that can be checked before has been."""
     if engine.workers > 1:
         from phinas.training.workers.ray_train import started  # with Ray, which takes seconds to import
@@ -324,20 +326,20 @@ def _workers(engine: Engine, what: Session, state: Mapping[str, Any] | None) -> 
     if engine.gpus_per_worker and where.type == "cpu":
         raise InputError("engine.gpus_per_worker=1: there is no GPU here that torch can use")
     with torch_threads(engine.cpus_per_worker):
-        yield partial(session.run, session.prepared(what, state, where, Group()))
+        yield partial(execute, worker_state(what, state, where, ONE_WORKER))
 
 
 @contextmanager
 def _watching(asked: _Asked, log: Log, step: int, epochs: int) -> Iterator[Watcher]:
     """Shows a training that has come so far, and stops it when the user says so, with how to go on."""
     by_step = CONSOLE.is_terminal  # a log has a line an epoch
-    all_epochs = asked.session.recipe.epochs
-    done, of = (step, all_epochs * asked.session.steps) if by_step else (epochs, all_epochs)
+    all_epochs = asked.run.recipe.epochs
+    done, of = (step, all_epochs * asked.run.steps) if by_step else (epochs, all_epochs)
     try:
         with _stopping() as told_to_stop, progress(CONSOLE, "steps" if by_step else "epochs", done, of) as show:
             yield _Watcher(asked, log, told_to_stop, show, by_step, done)
     except Stopped as stopped:
-        total = all_epochs * asked.session.steps
+        total = all_epochs * asked.run.steps
         say(f"\nstopped after step {stopped.step:,} of {total:,}; going on:\n  {asked.command}")
         raise KeyboardInterrupt from None
 
@@ -417,7 +419,7 @@ def _conclude(asked: _Asked) -> None:
 
 
 def _summary(asked: _Asked, outcome: Outcome) -> dict[str, Any]:
-    arch, data = asked.session.arch, asked.session.source
+    arch, data = asked.run.arch, asked.run.data
     costs = cost(arch)
     return {
         "model": str(asked.given["model"]),
@@ -444,7 +446,7 @@ def _write_report(asked: _Asked) -> None:
     """`report.html`, of a run that may go on."""
     from phinas.train.report import write_report  # with matplotlib, which takes a second
 
-    write_report(asked.session, asked.export if asked.finished else asked.command)
+    write_report(asked.run, asked.export if asked.finished else asked.command)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,17 @@ from phinas.pages.cost_text import macs_text
 from phinas.pages.page import drawing, render
 from phinas.pages.style import BLUE, MUTED, ORANGE, styled
 from phinas.training.full import metrics
-from phinas.training.full.fit import Epoch
 from phinas.training.full.metrics import read_metrics
-from phinas.training.full.session import Session
+from phinas.training.full.training_loop import Epoch
+from phinas.training.full.training_run import TrainingRun
 
 
-def write_report(what: Session, command: str) -> None:
+def write_report(what: TrainingRun, command: str) -> None:
     """`report.html`, of a run that is finished or may go on: one page that asks for no other file.
 
     command  what to type next. There are one or more epochs in its metrics.
     """
-    folder, arch, data, about = what.folder, what.arch, what.source, what.about
+    folder, arch, data, about = what.folder, what.arch, what.data, what.about
     history, costs = read_metrics(folder / metrics.FILE), cost(arch)
     best = max(history, key=lambda one: (one.score.accuracy, one.number))
     finished = (folder / "summary.json").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -34,14 +36,15 @@ def decayed(module: nn.Module, biases: bool) -> tuple[list[nn.Parameter], list[n
     return groups
 
 
+def parameter_groups(module: nn.Module, weight_decay: float, biases: bool) -> list[dict[str, Any]]:
+    """For an optimiser: those that decay, `biases` among them or not, and those that do not; none that is empty."""
+    decays = zip(decayed(module, biases), (weight_decay, 0.0), strict=True)
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in decays if parameters]
+
+
 def optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over the module's parameters, with weight decay on neither biases nor norms."""
-    with_decay, without = decayed(module, biases=False)
-    groups = [
-        {"params": with_decay, "weight_decay": recipe.weight_decay},
-        {"params": without, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = parameter_groups(module, recipe.weight_decay, biases=False)
     if recipe.optimizer == "sgd":
         nesterov = recipe.momentum > 0
         return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=True)

@@ -33,11 +33,11 @@ from phinas.networks.arch_file import read_arch
 from phinas.networks.cost import cost
 from phinas.networks.named import named, short_name
 from phinas.pages.cost_text import macs_text
-from phinas.training.data.source import Source
-from phinas.training.data.splits import source, takes
-from phinas.training.full.kept import NETWORK, WEIGHTS
+from phinas.training.data.load_for_training import load_for_training, takes
+from phinas.training.data.training_data import TrainingData
+from phinas.training.full.initial_network import SMALL_IMAGES, fitted_to_data, weights_below_head
 from phinas.training.full.recipe import FullRecipe
-from phinas.training.full.start import SMALL_IMAGES, fitted, weights_below_head
+from phinas.training.full.trained_network import NETWORK, WEIGHTS
 from phinas.transfer.data_sets import Described, described
 from phinas.transfer.plan import FILE, Contender, Result, Results, Start, Trainings
 from phinas.transfer.report import Entrant, Outcome, outcome, table, table_text, write_all
@@ -121,7 +121,7 @@ class _DataSet:
 
     name: str
     settings: Mapping[str, Any]
-    source: Source
+    source: TrainingData
     described: Described | None
 
 
@@ -254,8 +254,7 @@ def _data_set(given: Mapping[str, Any], name: str, side: int) -> _DataSet:
         if takes(target, "val_fraction"):
             settings = {"val_fraction": fraction, "seed": given["seed"], **settings}
             fraction = settings["val_fraction"]
-        options = {option: value for option, value in settings.items() if option != "_target_"}
-        images = source(target, options, fraction, lambda: construct({name: settings}, name))
+        images = load_for_training(name, settings, fraction)
     except InputError as error:
         raise InputError(f"sets.{name}: {str(error).removeprefix(f'{name}: ')}") from None
     if images.test_count is None:
@@ -295,7 +294,7 @@ def _fitted(one: _Checkpoint, to: _DataSet, recipes: Mapping[Start, FullRecipe],
         )
     # Weights that were learnt on small images go with the stride that they were learnt with.
     stride = given["stem_stride"] or (one.arch.stem.stride if one.arch.resolution < SMALL_IMAGES else None)
-    return fitted(one.arch, to.source, recipes["pretrained"], given["resolution"], stride)
+    return fitted_to_data(one.arch, to.source, recipes["pretrained"], given["resolution"], stride)
 
 
 def _contenders(

@@ -21,7 +21,7 @@ from phinas.pages.cost_text import cost_short
 from phinas.pages.labels import label_points
 from phinas.pages.page import drawing, render
 from phinas.pages.style import BLUE, MUTED, ORANGE, PAPER, png, styled
-from phinas.training.data.source import Source
+from phinas.training.data.training_data import TrainingData
 from phinas.transfer.data_sets import Described
 from phinas.transfer.plan import Contender, Results, contender_name
 
@@ -35,7 +35,7 @@ class Entrant:
     """A data set, and what is transferred to it; `described` where it is one of table 6."""
 
     name: str
-    source: Source
+    source: TrainingData
     described: Described | None
     contenders: tuple[Contender, ...]
 

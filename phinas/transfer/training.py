@@ -17,13 +17,14 @@ from phinas.engines.threads import torch_threads
 from phinas.networks.arch import Arch
 from phinas.networks.build import ConvNet
 from phinas.networks.network import Network
-from phinas.training.data.source import Source
-from phinas.training.full.fit import Training, evaluate, fit
-from phinas.training.full.kept import keep
+from phinas.training.data.training_data import TrainingData
+from phinas.training.device import device
+from phinas.training.full.initial_network import initial_network
 from phinas.training.full.recipe import FullRecipe
-from phinas.training.full.start import built
+from phinas.training.full.trained_network import save_network
+from phinas.training.full.training_loop import TrainingState, train
 from phinas.training.own_failures import own_failures
-from phinas.training.short.loop import device
+from phinas.training.scoring import evaluate
 from phinas.transfer.plan import Start, Trial
 
 _LONG_ENOUGH = 0.5  # seconds of steps from which a forecast is made
@@ -41,7 +42,7 @@ class FineTuning:
     first    the seed of that one. No seed is chosen by its test score.
     """
 
-    source: Source
+    source: TrainingData
     recipes: Mapping[Start, FullRecipe]
     weights: Mapping[str, Mapping[str, Tensor]]
     folder: Path
@@ -62,10 +63,10 @@ class FineTuning:
             batches = source.batches(recipe, seed, side, where)
             held_out = source.held_out(recipe, side, where)  # of a final one they are learnt from, and say nothing
             arch = replace(trial.arch, bn_momentum=norm_momentum(batches.steps))
-            training = Training(self._built(trial, arch), recipe, batches.steps, where)
+            training = TrainingState(self._built(trial, arch), recipe, batches.steps, where)
             forward = torch.compile(training.module) if recipe.compile else None
             accuracy = 0.0
-            for epoch in fit(training, batches, held_out, recipe, seed, forward=forward):
+            for epoch in train(training, batches, held_out, recipe, seed, forward=forward):
                 accuracy = epoch.score.accuracy
             if final:
                 module = training.scored(batches.calibration, recipe.bfloat16)
@@ -84,7 +85,7 @@ class FineTuning:
         with torch_threads(threads), own_failures(recipe.batch_size, side, side):
             batches = source.batches(recipe, 0, side, where)
             held_out = source.held_out(recipe, side, where)
-            training = Training(self._built(trial, trial.arch), recipe, batches.steps, where)
+            training = TrainingState(self._built(trial, trial.arch), recipe, batches.steps, where)
             training.epochs = recipe.epochs - 1  # the last is of full size
             training.step = training.epochs * batches.steps
             clock = [time.perf_counter()]
@@ -96,7 +97,7 @@ class FineTuning:
                     raise _Enough
 
             with suppress(_Enough):
-                for _ in fit(training, batches, held_out, recipe, 0, after_step):
+                for _ in train(training, batches, held_out, recipe, 0, after_step):
                     pass
             steps = clock[1:] if len(clock) > 2 else clock  # memory is taken in the first
             step = (steps[-1] - steps[0]) / (len(steps) - 1)
@@ -109,7 +110,7 @@ class FineTuning:
         return recipe.epochs * max(1, images // batches.size) * step + (scored + tested) * score
 
     @cached_property
-    def _whole(self) -> Source:
+    def _whole(self) -> TrainingData:
         """Once for all final trainings of a worker: it has its own mean and deviation, for which images are read."""
         return self.source.whole()
 
@@ -117,9 +118,9 @@ class FineTuning:
         return replace(self.recipes[trial.start], lr=trial.lr, weight_decay=trial.weight_decay)
 
     def _built(self, trial: Trial, arch: Arch) -> ConvNet:
-        return built(arch, trial.seed, self.weights[trial.model] if trial.start == "pretrained" else None)
+        return initial_network(arch, trial.seed, self.weights[trial.model] if trial.start == "pretrained" else None)
 
-    def _keep(self, trial: Trial, arch: Arch, state: Mapping[str, Tensor], source: Source) -> None:
+    def _keep(self, trial: Trial, arch: Arch, state: Mapping[str, Tensor], source: TrainingData) -> None:
         folder = self.folder / trial.name.replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         about = {
@@ -134,7 +135,7 @@ class FineTuning:
             "evaluation_crop": self.recipes[trial.start].evaluated_share(arch.resolution),
             "class_names": list(source.classes),
         }
-        keep(folder, arch, state, about)
+        save_network(folder, arch, state, about)
 
 
 def norm_momentum(steps_per_epoch: int) -> float:

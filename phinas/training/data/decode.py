@@ -104,7 +104,7 @@ def decode_all(
     for i, (source, where) in enumerate(sources):
         image = decode(source, where, channels, resolution)
         if pixels is None:
-            _check_room(count, image, where)
+            _check_memory(count, image, where)
             pixels, first = np.empty((count, *image.shape), np.uint8), where
         if image.shape != pixels.shape[1:]:
             size, other = (f"{shape[1]} x {shape[0]}" for shape in (image.shape, pixels.shape[1:]))
@@ -115,7 +115,7 @@ def decode_all(
     return pixels
 
 
-def _check_room(count: int, image: NDArray[np.uint8], where: str) -> None:
+def _check_memory(count: int, image: NDArray[np.uint8], where: str) -> None:
     needed, there = count * image.nbytes, psutil.virtual_memory().total
     if needed > there:
         raise InputError(

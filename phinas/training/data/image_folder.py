@@ -1,149 +1,132 @@
-"""Which image files a folder holds, of which split and class; no image is opened."""
+"""A folder with one folder of image files per class."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from phinas.files.checks import check_number, check_whole
 from phinas.files.errors import InputError
-from phinas.training.data.dataset import SPLIT_WORDS
+from phinas.training.data.dataset import Dataset, Images, Moments
+from phinas.training.data.decode import check_format, decode_all
+from phinas.training.data.image_files import ClassFolders, Files
+from phinas.training.data.loader import check_settings, existing_folder
+from phinas.training.data.validation_split import check_same_size, check_several_classes, draw, hold_out, split
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
-
-@dataclass(frozen=True, eq=False)
-class Files:
-    """Image files, class by class and sorted by their paths in each.
-
-    folder  what they are all in, at any depth.
-    names   their paths in it.
-    labels  int64 [n], each an index into the classes.
-    """
-
-    folder: str
-    names: Sequence[str]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: NDArray[np.int64]) -> Files:
-        return Files(self.folder, [self.names[i] for i in index], self.labels[index])
-
-    def __add__(self, other: Files) -> Files:
-        """These, and behind them others of the same folder."""
-        return Files(self.folder, [*self.names, *other.names], np.concatenate([self.labels, other.labels]))
-
-    def path(self, index: int) -> str:
-        return f"{self.folder}{os.sep}{self.names[index]}"
-
-    @property
-    def paths(self) -> Iterator[str]:
-        return (self.path(index) for index in range(len(self)))
+if TYPE_CHECKING:
+    from phinas.training.data.streamed import StreamedData
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """One folder per class, with image files in them at any depth: root/CLASS/..., or root/train/CLASS/...
+    """One folder per class, image files in them at any depth: path/CLASS/... or path/train/CLASS/...
 
-    Beside root/train, root/val (or validation, or valid) and root/test are splits, of the same classes. Other files
-    than images are skipped. Raises InputError, naming the folder, where there is no class, a class has no images, or a
-    split has other classes than the training images.
+    Where there is path/train, path/val (or path/validation) is the held-out split and path/test the test split, if they
+    are there; otherwise `val_fraction` of each class is held out, and no class may be named like a split. Other files
+    than images are skipped.
+    resolution, channels, flip, limit as in `Parquet`.
+    mean, std  of each channel from 0 to 255, to centre and scale by; None: the training images'.
+    stream     read from disk as a training goes on; None: where the images would take more than a quarter of the
+               memory, or differ in size and no `resolution` makes them alike, as far as a sample of them tells.
+    loaders    processes that read them then, as `StreamedData` has it.
+    Raises InputError naming the file or folder.
     """
 
-    root: Path
+    path: str
+    resolution: int | None = None
+    channels: int = 3
+    flip: bool = True
+    val_fraction: float = 0.2
+    limit: int | None = None
+    seed: int = 0
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    stream: bool | None = None
+    loaders: int | None = None
 
-    @property
-    def train_folder(self) -> Path:
-        return self.root / "train" if (self.root / "train").is_dir() else self.root
+    def __post_init__(self) -> None:
+        check_format(self.channels, self.resolution)
+        check_settings(self.val_fraction, self.seed, self.flip, self.limit)
+        if self.stream is not None and not isinstance(self.stream, bool):
+            raise InputError(f"data.stream={self.stream}: it must be true, false or null")
+        if self.loaders is not None:
+            check_whole("data.loaders", self.loaders, least=0)
+        if (self.mean is None) != (self.std is None):
+            raise InputError(f"data.mean={self.mean} and data.std={self.std}: give both, or neither")
+        self._moments()  # says what is wrong with them
+        self._folder()
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Sorted. A class may not be named like a split where there is no root/train."""
-        classes = _class_folders(self.train_folder)
-        for name in classes if self.train_folder == self.root else ():
-            if name.lower() in SPLIT_WORDS:
-                raise InputError(
-                    f"{self.root / name}: a split, and no class; name the folder of the training images train"
-                )
-        return classes
+    def dataset(self) -> Dataset:
+        """All images in memory; `stream` may not be true."""
+        if self.stream:
+            raise InputError("data.stream=true: this command holds all images in memory; leave it out")
+        folder = self._folder()
+        where = str(folder.train_folder)
+        rest, val_files = self._read(self._drawn(folder)), folder.val()
+        if val_files is None:
+            train, val = hold_out(rest, self.val_fraction, self.seed, folder.classes, where)
+        else:
+            check_several_classes(rest.labels, where)
+            train, val = rest, self._read(val_files)
+            check_same_size(train, val, str(folder.root))
+        return Dataset(train, val, folder.classes, self.flip, val_files is not None, self._moments())
 
-    def train(self) -> Files:
-        return self._files(self.train_folder)
+    def test(self) -> Images | None:
+        """Those in path/test, with the classes of path/train, if there are any."""
+        files = self._folder().test()
+        return None if files is None else self._read(files)
 
-    def val(self) -> Files | None:
-        return self._split("val", "validation", "valid")
+    def streamed(self) -> StreamedData | None:
+        """All splits, read from disk as a training goes on; None: they should be in memory.
 
-    def test(self) -> Files | None:
-        return self._split("test")
+        Splits are as in `load_for_training.with_test`.
+        """
+        from phinas.training.data.streamed import (  # with torch, which a search may do without
+            StreamedData,
+            too_much_for_memory,
+        )
 
-    def _split(self, *names: str) -> Files | None:
-        if self.train_folder == self.root:
+        if self.stream is False:
             return None
-        return next((self._files(self.root / name) for name in names if (self.root / name).is_dir()), None)
+        folder = ClassFolders(self._folder().root.absolute())  # processes may start in another place
+        where = str(folder.train_folder)
+        train, val, test = self._drawn(folder), folder.val(), folder.test()
+        splits = [files for files in (train, val, test) if files]
+        if self.stream is None and not too_much_for_memory(splits, self.channels, self.resolution):
+            return None
+        if val is not None and test is not None:
+            check_several_classes(train.labels, where)
+        else:
+            rest, held_out = split(train.labels, self.val_fraction, self.seed, folder.classes, where)
+            train, val, test = train[rest], train[held_out], test or val
+        return StreamedData(
+            folder.classes, self.channels, self.flip, train, val, test, self.resolution, self.loaders, self._moments()
+        )
 
-    def _files(self, folder: Path) -> Files:
-        classes = self.classes
-        for unknown in sorted(set(_class_folders(folder)) - set(classes)):
-            raise InputError(f"{folder / unknown}: no such class in the training split ({', '.join(classes)})")
-        names: list[str] = []
-        labels: list[int] = []
-        for label, name in enumerate(classes):
-            relative = str((folder / name).relative_to(self.root))
-            found = sorted(_images(folder / name, relative), key=lambda path: path.split(os.sep))
-            if not found:
-                raise InputError(f"{folder / name}: no images ({', '.join(SUFFIXES)})")
-            names += found
-            labels += [label] * len(found)
-        return Files(str(self.root), names, np.array(labels, np.int64))
+    def _folder(self) -> ClassFolders:
+        return ClassFolders(existing_folder(self.path))
 
+    def _moments(self) -> Moments | None:
+        """Mean and standard deviation, where they are given."""
+        if self.mean is None or self.std is None:
+            return None
+        return self._per_channel("data.mean", self.mean, 0.0), self._per_channel("data.std", self.std, 1.0)
 
-def files_hash(splits: Sequence[Files], reading: str) -> str:
-    """Sixteen hex digits of the files' paths in their folders and of their labels: which images these are.
+    def _per_channel(self, name: str, values: Sequence[float], least: float) -> NDArray[np.float32]:
+        if isinstance(values, (str, bytes)) or not isinstance(values, Sequence) or len(values) != self.channels:
+            raise InputError(f"{name}={values}: it must be {self.channels} numbers from 0 to 255 in brackets")
+        return np.array([check_number(name, value, least=least, below=256) for value in values], np.float32)
 
-    Nothing of what is in them, so that a run goes on when a file that could not be read has been mended.
-    reading  how they are read, in words.
-    """
-    digest = hashlib.sha256(reading.encode())
-    for files in splits:
-        digest.update("\0".join(files.names).encode(errors="surrogateescape"))
-        digest.update(files.labels.tobytes())
-    return digest.hexdigest()[:16]
+    def _drawn(self, folder: ClassFolders) -> Files:
+        """The training files, as many as `limit` says; some of them may be held out."""
+        files = folder.train()
+        return files[draw(files.labels, self.limit, self.seed, str(folder.train_folder))]
 
-
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    try:
-        classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
-    except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}") from None
-    if not classes:
-        raise InputError(f"{folder}: no class folders in it")
-    for name in classes:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            shown = name.encode(errors="backslashreplace").decode()
-            raise InputError(f"{folder}/{shown}: the name of a class must be UTF-8 text") from None
-    return classes
-
-
-def _images(folder: Path, name: str) -> Iterator[str]:
-    """Paths of the images below the folder, whose own path is `name`; links to folders in it are left alone."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                path = f"{name}{os.sep}{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _images(folder / entry.name, path)
-                elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-                    yield path
-    except FileNotFoundError:
-        return  # a class that a split does not have
-    except OSError as error:
-        raise InputError(f"{folder}: {error.strerror}") from None
+    def _read(self, files: Files) -> Images:
+        sources = ((Path(path), path) for path in files.paths)
+        return Images(decode_all(sources, len(files), self.channels, self.resolution), files.labels)

@@ -10,7 +10,8 @@ from typing import Any
 
 from phinas.files.atomic_file import write_atomically
 from phinas.files.errors import InputError
-from phinas.training.full.fit import Epoch, Score
+from phinas.training.full.training_loop import Epoch
+from phinas.training.scoring import Score
 
 FILE = "metrics.csv"
 

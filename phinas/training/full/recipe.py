@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phinas.files.checks import check_number, check_whole
 from phinas.files.errors import InputError
 from phinas.training.augment.crops import padded
-from phinas.training.optim import decayed
+from phinas.training.optim import parameter_groups
 from phinas.training.schedule import Cosine, Schedule, Staircase, scaled
 
 FIXED = "fixed"  # an evaluation crop that leaves out 32 pixels whatever the resolution
@@ -176,12 +176,7 @@ class FullRecipe:
 
 def full_optimizer(module: nn.Module, recipe: FullRecipe) -> torch.optim.Optimizer:
     """The recipe's, over what of the module is trained, with weight decay on what the recipe lets decay."""
-    with_decay, without = decayed(module, recipe.decay_biases)
-    groups: Sequence[dict[str, Any]] = [
-        {"params": with_decay, "weight_decay": recipe.weight_decay},
-        {"params": without, "weight_decay": 0.0},
-    ]
-    return recipe.optimizer([group for group in groups if group["params"]], lr=recipe.lr)
+    return recipe.optimizer(parameter_groups(module, recipe.weight_decay, recipe.decay_biases), lr=recipe.lr)
 
 
 def plain_sgd(epochs: int, batch_size: int, lr: float, **settings: Any) -> FullRecipe:

@@ -11,8 +11,9 @@ from torch import nn
 
 from phinas.training.data.samples import Samples
 from phinas.training.optim import optimizer
-from phinas.training.short.loop import evaluate, train
+from phinas.training.scoring import evaluate
 from phinas.training.short.recipe import Recipe
+from phinas.training.short.training_loop import train
 
 # Seconds: a run that lasts as long is told from the clock's and the machine's jitter, and two cost less than 3 seconds.
 _LONG_ENOUGH = 0.3

@@ -9,7 +9,7 @@ from phinas.files.checks import check_whole
 from phinas.files.errors import InputError
 from phinas.training.full.recipe import FullRecipe
 from phinas.training.workers.batch_norm import norm_workers
-from phinas.training.workers.share import Share
+from phinas.training.workers.shard import Shard
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Engine:
 
     def check(self, recipe: FullRecipe, batch: int) -> None:
         """InputError where these workers cannot train by the recipe, in batches of so many images."""
-        Share(0, self.workers).check_divides(batch)
+        Shard(0, self.workers).check_divides(batch)
         if recipe.accumulate > max(1, batch // self.workers // 2):
             raise InputError(
                 f"recipe.accumulate={recipe.accumulate}: a worker's {batch // self.workers} images of a batch "

@@ -24,11 +24,11 @@ from torch import distributed as dist
 
 from phinas.engines.connection import connected, gone, resources, room, threads  # before ray, which reads its settings
 from phinas.files.errors import CannotWrite, InputError
-from phinas.training.full.fit import Epoch
-from phinas.training.full.session import Outcome, Session, Stopped, Watcher, newest, prepared, run
-from phinas.training.short.loop import Diverged
+from phinas.training.full.training_loop import Epoch
+from phinas.training.full.training_run import Outcome, Stopped, TrainingRun, Watcher, execute, newest, worker_state
+from phinas.training.own_failures import Diverged
 from phinas.training.workers.engine import Engine, WorkersFailed
-from phinas.training.workers.group import joined
+from phinas.training.workers.worker_group import worker_group
 
 # isort: split
 import ray
@@ -42,10 +42,10 @@ _SECONDS_TO_END = 10  # for Ray Train, when the workers are done
 
 
 @contextmanager
-def started(engine: Engine) -> Iterator[Callable[[Session, Watcher], Outcome]]:
+def started(engine: Engine) -> Iterator[Callable[[TrainingRun, Watcher], Outcome]]:
     """Ray, up and with room for the workers; leaving the context stops what it started.
 
-    Yields what runs a session on them as `session.run` does in this process; its folder must exist, with `config.yaml`.
+    Yields what runs a training on them as `training_run.execute` does here; its folder must exist, with `config.yaml`.
     It also raises WorkersFailed, and RuntimeError with a worker's traceback for a bug. Raises InputError when the
     cluster is not there, or too small; RunFailed when Ray does not come up.
     """
@@ -55,8 +55,8 @@ def started(engine: Engine) -> Iterator[Callable[[Session, Watcher], Outcome]]:
             gpus = 1 if resources().get("GPU") else 0
         cpus = _cpus(engine, gpus)
 
-        def train(session: Session, watcher: Watcher) -> Outcome:
-            return _train(session, watcher, engine, cpus, gpus, lost)
+        def train(run: TrainingRun, watcher: Watcher) -> Outcome:
+            return _train(run, watcher, engine, cpus, gpus, lost)
 
         yield train
 
@@ -76,18 +76,18 @@ def _cpus(engine: Engine, gpus: int) -> int:
 
 
 def _train(
-    session: Session, watcher: Watcher, engine: Engine, cpus: int, gpus: int, lost: Callable[[], bool]
+    run: TrainingRun, watcher: Watcher, engine: Engine, cpus: int, gpus: int, lost: Callable[[], bool]
 ) -> Outcome:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     mailbox = ray.remote(num_cpus=0)(_Mailbox).options(scheduling_strategy=here).remote()
-    with _scratch(session, engine) as scratch:
+    with _scratch(run, engine) as scratch:
         trainer = TorchTrainer(
             _work,
             train_loop_config={
                 "mailbox": mailbox,
-                "session": ray.put(session),
+                "run": ray.put(run),
                 "folder": str(Path.cwd()),
-                "norm_over": engine.norms(session.batch),
+                "norm_over": engine.norms(run.batch),
                 "cpus": cpus,
                 "gpus": gpus,
             },
@@ -107,13 +107,13 @@ def _train(
 
 
 @contextmanager
-def _scratch(session: Session, engine: Engine) -> Iterator[str]:
+def _scratch(run: TrainingRun, engine: Engine) -> Iterator[str]:
     """Where Ray Train may write, which leaves nothing there that anybody needs: what all machines see, on a cluster."""
     if engine.address is None:
         with tempfile.TemporaryDirectory(prefix="phinas-ray-", ignore_cleanup_errors=True) as folder:
             yield folder
         return
-    shared = (session.folder / ".ray").resolve()
+    shared = (run.folder / ".ray").resolve()
     shutil.rmtree(shared, ignore_errors=True)  # of a command that was killed
     try:
         yield str(shared)
@@ -138,7 +138,7 @@ class _Fitting(threading.Thread):
 
 
 def _listen(fitting: _Fitting, mailbox: Any, watcher: Watcher, lost: Callable[[], bool]) -> Outcome:
-    """Pass on what the first worker tells, until it tells how the session ended."""
+    """Pass on what the first worker tells, until it tells how the run ended."""
     starts = 0
     patience = time.monotonic() + _SECONDS_TO_START
     told_to_stop = False
@@ -239,7 +239,7 @@ class _Mailbox:
         self._stop = True
 
     def over(self) -> bool:
-        """Whether the session has ended, well or not."""
+        """Whether the run has ended, well or not."""
         return self._over
 
 
@@ -286,7 +286,7 @@ class _Silent:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What each worker does. How the session ended is told, not raised: Ray Train would start all again."""
+    """What each worker does. How the run ended is told, not raised: Ray Train would start all again."""
     mailbox = config["mailbox"]
     if ray.get(mailbox.over.remote()):
         return  # another worker told so, and then this group took over from one that had lost it
@@ -313,23 +313,23 @@ def _of_the_others(error: Exception) -> bool:
 
 
 def _outcome(config: dict[str, Any]) -> Outcome | None:
-    """Of the session; None in all workers but the first."""
+    """Of the run; None in all workers but the first."""
     _enter(config["folder"])
-    session: Session = ray.get(config["session"])
-    if not (session.folder / "config.yaml").exists():
-        raise InputError(_not_shared(f"{config['folder']}/{session.folder}"))
+    run: TrainingRun = ray.get(config["run"])
+    if not (run.folder / "config.yaml").exists():
+        raise InputError(_not_shared(f"{config['folder']}/{run.folder}"))
     torch.set_num_threads(threads(config["cpus"]))
     where = get_device() if config["gpus"] else torch.device("cpu")
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    group = joined(config["norm_over"])
-    watcher: Watcher = _Teller(config["mailbox"]) if group.first else _Silent()
-    state = newest(session, group, watcher.say)
-    work = prepared(session, state, where, group)
-    if group.first:
-        ray.get(config["mailbox"].tell.remote(_Started(work.training.step)))
-    outcome = run(work, watcher)
-    return outcome if group.first else None
+    workers = worker_group(config["norm_over"])
+    watcher: Watcher = _Teller(config["mailbox"]) if workers.first else _Silent()
+    state = newest(run, workers, watcher.say)
+    worker = worker_state(run, state, where, workers)
+    if workers.first:
+        ray.get(config["mailbox"].tell.remote(_Started(worker.training.step)))
+    outcome = execute(worker, watcher)
+    return outcome if workers.first else None
 
 
 def _enter(folder: str) -> None:

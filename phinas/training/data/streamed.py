@@ -26,14 +26,15 @@ from torch.utils.data import DataLoader
 from phinas.files.errors import InputError
 from phinas.training.augment.crops import central_boxes, cut, random_boxes
 from phinas.training.augment.views import Views, seen
-from phinas.training.data.batches import Plan, seed_of_crop
+from phinas.training.data.batch_plan import BatchPlan
 from phinas.training.data.dataset import Moments, histogram, moments
 from phinas.training.data.decode import decode, size_of
-from phinas.training.data.image_folder import Files, files_hash
-from phinas.training.data.samples import Samples
-from phinas.training.data.source import part_size, spread
+from phinas.training.data.image_files import Files, files_hash
+from phinas.training.data.in_memory import spread
+from phinas.training.data.samples import Samples, labelled, part_size
 from phinas.training.full.recipe import FullRecipe
-from phinas.training.workers.share import ALONE, Share
+from phinas.training.randomness import CROP_OF_IMAGE, generator
+from phinas.training.workers.shard import ALONE, Shard
 
 _SAMPLE = 1024  # images that are looked at where not all can be
 _PART = 32  # images at most that a process reads at once: a batch is read by several
@@ -41,12 +42,12 @@ _BATCHES_AHEAD = 2  # that are read before they are wanted
 _MEMORY = 0.25  # share of the machine's that images may take: of all, so that a run that is resumed decides alike
 
 
-# ----------------------------------------------------------------------------------------------------------- the source
+# ----------------------------------------------------------------------------------------------------------- the data
 
 
 @dataclass(frozen=True, eq=False)
-class FolderSource:
-    """A `Source` of image files, of equal or unequal sizes; none of its images stays in memory.
+class StreamedData:
+    """`TrainingData` of image files, of equal or unequal sizes; none of its images stays in memory.
 
     resolution  what each image is resized to as it is read, as by `decode`; None: its own size.
     loaders     processes that read for a training, and as many for a scoring while it goes on; None: one per CPU, of
@@ -54,7 +55,7 @@ class FolderSource:
     given       what `mean` and `std` are; None: those of the pixels of 1,024 training images evenly spread over the
                 folder, or all if there are fewer, of which each counts the same.
 
-    Training sees an image as `MemorySource` does, to the bit where the recipe does not crop at random, on a CPU. Random
+    Training sees an image as `InMemoryData` does, to the bit where the recipe does not crop at random, on a CPU. Random
     crops are drawn by themselves for each image, from (seed, epoch, image), as its size is known only when it is read.
     `hash` is that of the files' paths and labels, not of what is in them, and of how they are read. A file that
     cannot be read is an InputError with its path when its turn comes.
@@ -115,45 +116,46 @@ class FolderSource:
         return moments(counts)
 
     def batches(
-        self, recipe: FullRecipe, seed: int, side: int, where: torch.device, share: Share = ALONE
-    ) -> FolderBatches:
-        plan = Plan(self.train_count, self.flip, recipe, seed, side, share)
+        self, recipe: FullRecipe, seed: int, side: int, where: torch.device, shard: Shard = ALONE
+    ) -> StreamedBatches:
+        plan = BatchPlan(self.train_count, self.flip, recipe, seed, side, shard)
         some = self.train_files[spread(self.train_count, recipe.recalibrate)]
         calibration = self._scored(some, recipe, side, where, ALONE).samples() if len(some) else None
-        return FolderBatches(self, plan, where, share, calibration)
+        return StreamedBatches(self, plan, where, shard, calibration)
 
-    def held_out(self, recipe: FullRecipe, side: int, where: torch.device, share: Share = ALONE) -> FolderScored:
-        return self._scored(self.held_out_files, recipe, side, where, share)
+    def held_out(self, recipe: FullRecipe, side: int, where: torch.device, shard: Shard = ALONE) -> StreamedEvaluation:
+        return self._scored(self.held_out_files, recipe, side, where, shard)
 
-    def test(self, recipe: FullRecipe, side: int, where: torch.device, share: Share = ALONE) -> FolderScored:
+    def test(self, recipe: FullRecipe, side: int, where: torch.device, shard: Shard = ALONE) -> StreamedEvaluation:
         if self.test_files is None:
             raise ValueError("there is no test split")
-        return self._scored(self.test_files, recipe, side, where, share)
+        return self._scored(self.test_files, recipe, side, where, shard)
 
-    def whole(self) -> FolderSource:
+    def whole(self) -> StreamedData:
         return replace(self, train_files=self.train_files + self.held_out_files)
 
-    def _scored(self, files: Files, recipe: FullRecipe, side: int, where: torch.device, share: Share) -> FolderScored:
-        mine = files[np.arange(len(files))[share.part(len(files))]]
-        return FolderScored(self, mine, side, recipe.evaluated_share(side), where, share)
+    def _scored(
+        self, files: Files, recipe: FullRecipe, side: int, where: torch.device, shard: Shard
+    ) -> StreamedEvaluation:
+        mine = files[np.arange(len(files))[shard.part(len(files))]]
+        return StreamedEvaluation(self, mine, side, recipe.evaluated_share(side), where, shard)
 
     def samples(self, pixels: Tensor, labels: NDArray[np.int64]) -> Samples:
         """uint8 [n, height, width, channels] on a device with their labels, and what it takes to normalise them."""
-        mean, std, its = (torch.from_numpy(one).to(pixels.device) for one in (self.mean, self.std, labels))
-        return Samples(pixels, its, mean, std, self.flip)
+        return labelled(pixels, labels, self.mean, self.std, self.flip)
 
 
-class FolderBatches:
-    """Batches of a `FolderSource`, read before they are wanted as long as steps are asked for in turn.
+class StreamedBatches:
+    """Batches of a `StreamedData`, read before they are wanted as long as steps are asked for in turn.
 
     Another step than the next starts the reading anew. `steps`, `size` and `calibration` as `Batches` has them.
     """
 
     def __init__(
-        self, source: FolderSource, plan: Plan, where: torch.device, share: Share, calibration: Samples | None
+        self, source: StreamedData, plan: BatchPlan, where: torch.device, shard: Shard, calibration: Samples | None
     ) -> None:
         self.calibration = calibration
-        self._source, self._plan, self._where, self._share = source, plan, where, share
+        self._source, self._plan, self._where, self._shard = source, plan, where, shard
         self._stream: Iterator[Tensor] = iter(())
         self._next: int | None = None
         self._epoch: tuple[int, NDArray[np.int64], Views | None] | None = None
@@ -189,19 +191,19 @@ class FolderBatches:
         images = plan.part(0).stop - plan.part(0).start
         bytes_of_batch = images * plan.side**2 * source.channels
         parts = _parts(source.train_files, plan, step)
-        return _read(parts, source, self._where, self._share, bytes_of_batch * _BATCHES_AHEAD)
+        return _read(parts, source, self._where, self._shard, bytes_of_batch * _BATCHES_AHEAD)
 
 
 @dataclass(frozen=True, eq=False)
-class FolderScored:
+class StreamedEvaluation:
     """Files that are read each time they are scored: the square in the middle with `central` of the shorter side."""
 
-    source: FolderSource
+    source: StreamedData
     files: Files
     side: int
     central: float
     where: torch.device
-    share: Share
+    shard: Shard
 
     def __len__(self) -> int:
         return len(self.files)
@@ -221,13 +223,13 @@ class FolderScored:
             for index in _pieces(np.arange(start, min(start + size, len(self))), self.side)
         )
         ahead = _BATCHES_AHEAD * size * self.side**2 * self.source.channels
-        stream = _read(parts, self.source, self.where, self.share, ahead)
+        stream = _read(parts, self.source, self.where, self.shard, ahead)
         for start in range(0, len(self), size):
             labels = self.files.labels[start : start + size]
             yield self.source.samples(_gathered(stream, len(labels), self.where), labels)
 
 
-def _parts(files: Files, plan: Plan, step: int) -> Iterator[_Part]:
+def _parts(files: Files, plan: BatchPlan, step: int) -> Iterator[_Part]:
     """What is to be read for training from `step` on, without end."""
     known, crop = 0, plan.recipe.crop
     for one in itertools.count(step):
@@ -236,7 +238,7 @@ def _parts(files: Files, plan: Plan, step: int) -> Iterator[_Part]:
             known, order = epoch, plan.order(epoch).numpy()
         side = plan.recipe.side(epoch, plan.side) if crop else plan.side
         for index in _pieces(order[plan.part(one)], side):
-            crops = [(plan.seed, epoch, image) for image in index.tolist()] if crop else None
+            crops = [(plan.seed, CROP_OF_IMAGE, epoch, image) for image in index.tolist()] if crop else None
             yield _Part([files.path(image) for image in index], side, 1.0, crops)
 
 
@@ -247,13 +249,13 @@ class _Part(NamedTuple):
     """Images that one process reads at once, cut out at side x side pixels.
 
     central  share of the shorter side of the square in the middle that is cut out, where there are no seeds.
-    crops    (seed, epoch, image) of each, from which a random crop is drawn; None: the square in the middle.
+    crops    numbers of each, from which a random crop is drawn; None: the square in the middle.
     """
 
     paths: Sequence[str]
     side: int
     central: float
-    crops: Sequence[tuple[int, int, int]] | None
+    crops: Sequence[tuple[int, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ class _Reader:
 
     def __getitem__(self, part: _Part) -> Tensor | str:
         done = torch.empty((len(part.paths), part.side, part.side, self.channels), dtype=torch.uint8)
-        crops: Sequence[tuple[int, int, int] | None] = part.crops or [None] * len(part.paths)
+        crops: Sequence[tuple[int, ...] | None] = part.crops or [None] * len(part.paths)
         try:
             for target, path, crop in zip(done, part.paths, crops, strict=True):
                 pixels = torch.from_numpy(decode(Path(path), path, self.channels, self.resolution))
@@ -274,7 +276,7 @@ class _Reader:
                 if crop is None:
                     boxes = central_boxes(size, part.central)
                 else:
-                    boxes = random_boxes(size, self.flip, torch.Generator().manual_seed(seed_of_crop(*crop)))
+                    boxes = random_boxes(size, self.flip, generator(*crop))
                 target.copy_(cut(pixels[None], boxes, part.side)[0])
         except InputError as error:
             return str(error)  # an exception would come out of the process with its traceback for a message
@@ -282,13 +284,13 @@ class _Reader:
 
 
 def _read(
-    parts: Iterable[_Part], source: FolderSource, where: torch.device, share: Share, ahead: int
+    parts: Iterable[_Part], source: StreamedData, where: torch.device, shard: Shard, ahead: int
 ) -> Iterator[Tensor]:
     """The images of each part in turn, whoever reads them. `ahead` bytes or a little more are read in advance.
 
     The processes end with the iterator, and with this process however it ends. Raises InputError.
     """
-    loaders = _loaders(source.loaders, where, share)
+    loaders = _loaders(source.loaders, where, shard)
     reader = _Reader(source.channels, source.resolution, source.flip)
     loader: Iterable[Tensor | str] = map(reader.__getitem__, parts)
     if loaders:
@@ -298,7 +300,7 @@ def _read(
             return
         bytes_of_part = len(first.paths) * first.side**2 * source.channels
         wanted = max(2, -(-ahead // (bytes_of_part * loaders)))
-        fitting = max(1, _shared_memory() // (2 * share.of) // (bytes_of_part * loaders))
+        fitting = max(1, _shared_memory() // (2 * shard.world_size) // (bytes_of_part * loaders))
         loader = DataLoader(
             reader,  # type: ignore[arg-type]  # torch asks for a subclass of its own
             batch_size=None,
@@ -342,12 +344,12 @@ def _pieces(index: NDArray[np.int64], side: int) -> list[NDArray[np.int64]]:
     return [index[start : start + size] for start in range(0, len(index), size)]
 
 
-def _loaders(asked: int | None, where: torch.device, share: Share) -> int:
+def _loaders(asked: int | None, where: torch.device, shard: Shard) -> int:
     if asked is not None:
         return asked
     threads = torch.get_num_threads()
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if share.of > 1:
+    if shard.world_size > 1:
         cpus = threads  # one per CPU that this worker was given, of a machine that it may share with others
     return max(1, cpus - (1 if where.type == "cuda" else threads))
 

@@ -1,4 +1,4 @@
-"""Training a network to the end: steps, epochs, the average that is scored, and when to stop."""
+"""The loop of a training to the end: steps, epochs, the average that is scored, and when to stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,30 +17,16 @@ from torch.nn import functional
 from phinas.engines.out_of_memory import out_of_memory
 from phinas.networks.build import ConvNet
 from phinas.training.convolutions import fast_convolutions
-from phinas.training.data.batches import Batches, seed_of_step
 from phinas.training.data.samples import Samples
-from phinas.training.data.source import Scored
+from phinas.training.data.training_data import Batches, EvaluationData
+from phinas.training.device import autocast
 from phinas.training.full.average import WeightAverage
 from phinas.training.full.recipe import FullRecipe, full_optimizer
-from phinas.training.short.loop import Diverged, autocast, recalibrate
+from phinas.training.own_failures import STEPS_BETWEEN_CHECKS, check_finite
+from phinas.training.randomness import DROPOUT, seeded, seeds
+from phinas.training.scoring import Score, evaluate, recalibrate
 from phinas.training.workers.batch_norm import norms_over
-from phinas.training.workers.group import Group
-
-# Reading the loss makes the host wait for the device: seldom enough to cost nothing, often enough to stop early.
-_STEPS_BETWEEN_CHECKS = 50
-_ONE = Group()
-
-
-@dataclass(frozen=True)
-class Score:
-    """How a network does on images held out: fractions in [0, 1], and the mean cross-entropy in nats.
-
-    top5  the label is among the five largest logits; 1 for five classes or fewer.
-    """
-
-    accuracy: float
-    top5: float
-    loss: float
+from phinas.training.workers.worker_group import ONE_WORKER, WorkerGroup
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,7 @@ class Epoch:
     seconds: float
 
 
-class Training:
+class TrainingState:
     """All that changes in a run: what a checkpoint holds.
 
     module      the network, on its device in channels_last memory.
@@ -97,7 +83,7 @@ class Training:
         """The network that is scored and kept, a copy: the average, its statistics taken anew where the recipe says."""
         module = copy.deepcopy(self.module if self.average is None else self.average.module).eval()
         if calibration is not None:
-            recalibrate(module, calibration, torch.arange(len(calibration), device=self.where), bfloat16)
+            recalibrate(module, calibration, bfloat16)
         return module
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,27 +111,24 @@ class Training:
     def check_finite(self) -> None:
         """Diverged, naming the first step of this epoch whose loss is not finite."""
         taken = self.step % len(self.losses) or (len(self.losses) if self.step else 0)
-        finite = torch.isfinite(self.losses[:taken])
-        if not finite.all():
-            first = int(finite.int().argmin())
-            raise Diverged(f"loss is {self.losses[first].item():g} at step {self.step - taken + first + 1}")
+        check_finite(self.losses[:taken], self.step - taken)
 
 
-def fit(
-    training: Training,
+def train(
+    training: TrainingState,
     batches: Batches,
-    held_out: Scored,
+    held_out: EvaluationData,
     recipe: FullRecipe,
     seed: int,
     after_step: Callable[[], None] = lambda: None,
     forward: Callable[[Tensor], Tensor] | None = None,
-    group: Group = _ONE,
+    workers: WorkerGroup = ONE_WORKER,
 ) -> Iterator[Epoch]:
     """Train from where `training` stands, in place, and yield after each epoch, when it has been scored.
 
     after_step  called between steps, when `training` is whole: to show progress, to save, or to stop by an exception.
-    forward     what computes the logits in training, where it is more than the module: compiled, or `group.parallel`.
-    group       the workers that train together, each with its share of `batches` and of `held_out`.
+    forward     what computes the logits in training, where it is more than the module: compiled, or `workers.parallel`.
+    workers     those that train together, each with its share of `batches` and of `held_out`.
 
     Ends with the recipe's epochs, or `recipe.patience` epochs after the best. On a CPU the same arguments give the same
     result to the bit, wherever a run was broken off and taken up from its `state_dict`. Torch's global generators are
@@ -160,15 +143,15 @@ def fit(
     while training.epochs < recipe.epochs and not _out_of_patience(training, recipe):
         number = training.epochs + 1
         _set_mode(training.module, recipe)
-        with faster(training.module), norms_over(group.norms, training.module):
+        with faster(training.module), norms_over(workers.norms, training.module):
             while training.step < number * batches.steps:
-                _take_step(training, batches, recipe, seed, schedule(training.step), forward, group)
-                if training.step % _STEPS_BETWEEN_CHECKS == 0:
+                _take_step(training, batches, recipe, seed, schedule(training.step), forward, workers)
+                if training.step % STEPS_BETWEEN_CHECKS == 0:
                     training.check_finite()
                 training.seconds = time.perf_counter() - clock
                 after_step()
         training.check_finite()
-        score = evaluate(training.scored(batches.calibration, recipe.bfloat16), held_out, recipe.bfloat16, group)
+        score = evaluate(training.scored(batches.calibration, recipe.bfloat16), held_out, recipe.bfloat16, workers)
         if score.accuracy >= training.best:
             training.best, training.best_epoch = score.accuracy, number
         training.epochs = number
@@ -178,29 +161,30 @@ def fit(
 
 
 def _take_step(
-    training: Training,
+    training: TrainingState,
     batches: Batches,
     recipe: FullRecipe,
     seed: int,
     lr: float,
     forward: Callable[[Tensor], Tensor],
-    group: Group,
+    workers: WorkerGroup,
 ) -> None:
     images, labels = batches(training.step)
     images = images.contiguous(memory_format=torch.channels_last)
     loss_of_step = training.losses[training.step % len(training.losses)].zero_()
     training.optimizer.zero_grad(set_to_none=True)
     parts = list(zip(images.tensor_split(recipe.accumulate), labels.tensor_split(recipe.accumulate), strict=True))
-    with _randomness(seed, training.step, training.where, group.share.rank):
+    # Each worker's dropout is another.
+    with seeded((seeds(seed, DROPOUT, training.step)[0] + workers.shard.rank) % 2**64, training.where):
         for number, (part, its_labels) in enumerate(parts, start=1):
-            with group.apart(forward, number == len(parts)):
+            with workers.without_sync(forward, number == len(parts)):
                 with autocast(training.where, recipe.bfloat16):
                     loss = functional.cross_entropy(
                         forward(part), its_labels, label_smoothing=recipe.label_smoothing, reduction="sum"
                     ) / len(labels)
                 loss.backward()  # type: ignore[no-untyped-call]
             loss_of_step += loss.detach()
-    group.average(loss_of_step, training.module)
+    workers.average(loss_of_step, training.module)
     for settings in training.optimizer.param_groups:
         settings["lr"] = lr
     training.optimizer.step()
@@ -216,28 +200,8 @@ def _set_mode(module: nn.Module, recipe: FullRecipe) -> None:
         module.dropout.train()
 
 
-def _out_of_patience(training: Training, recipe: FullRecipe) -> bool:
+def _out_of_patience(training: TrainingState, recipe: FullRecipe) -> bool:
     return recipe.patience is not None and training.epochs - training.best_epoch >= recipe.patience
-
-
-@torch.no_grad()
-def evaluate(module: nn.Module, scored: Scored, bfloat16: bool | None = None, group: Group = _ONE) -> Score:
-    """`module`, in evaluation form, on what the group has to score. Raises Diverged where logits are not finite."""
-    module.eval()
-    sums = torch.zeros(3, dtype=torch.float64)  # right, among the first five, loss
-    with fast_convolutions(module):
-        for images, labels in scored:
-            with autocast(labels.device, bfloat16):
-                logits = module(images).float()
-                hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-                losses = functional.cross_entropy(logits, labels, reduction="sum")
-            sums = sums.to(labels.device) + torch.stack([hits[:, 0].sum(), hits.sum(), losses.double()])
-    # Through the host's memory: a worker with no image to score has met no device.
-    *sums_of_all, count = group.total(torch.cat([sums.cpu(), sums.new_tensor([len(scored)], device="cpu")])).tolist()
-    accuracy, top5, mean = (one / count for one in sums_of_all)
-    if not math.isfinite(mean):
-        raise Diverged("the trained network's logits are not finite")
-    return Score(accuracy, top5, mean)
 
 
 def fitting_parts(module: nn.Module, batches: Batches, recipe: FullRecipe) -> int | None:
@@ -268,7 +232,7 @@ def _fits(module: nn.Module, images: Tensor, labels: Tensor, recipe: FullRecipe)
     where = labels.device
     try:
         trial = copy.deepcopy(module)
-        with autocast(where, recipe.bfloat16), torch.random.fork_rng(_devices(where)):
+        with autocast(where, recipe.bfloat16), seeded(0, where):
             loss = functional.cross_entropy(trial(images), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         return True
@@ -276,15 +240,3 @@ def _fits(module: nn.Module, images: Tensor, labels: Tensor, recipe: FullRecipe)
         if not out_of_memory(error):
             raise
         return False
-
-
-@contextmanager
-def _randomness(seed: int, step: int, where: torch.device, rank: int) -> Iterator[None]:
-    """For the block only, torch's global generators seeded, each worker's otherwise: drop-connect draws there."""
-    with torch.random.fork_rng(_devices(where)):
-        torch.manual_seed((seed_of_step(seed, step) + rank) % 2**64)
-        yield
-
-
-def _devices(where: torch.device) -> list[torch.device]:
-    return [where] if where.type == "cuda" else []

@@ -18,7 +18,7 @@ WEIGHTS = "weights.safetensors"
 NETWORK = "model.yaml"
 
 
-def keep(folder: Path, arch: Arch, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, str]:
+def save_network(folder: Path, arch: Arch, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, str]:
     """Write both into the folder, and return the weights' origin.
 
     about  what goes with them: mean and standard deviation of the pixels, the names of the classes, ...

@@ -14,19 +14,19 @@ from torch import Tensor
 from phinas.engines.out_of_memory import out_of_memory
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
-from phinas.training.data.batches import Batches
-from phinas.training.data.source import Scored, Source
+from phinas.training.data.training_data import Batches, EvaluationData, TrainingData
 from phinas.training.full import checkpoint, metrics
-from phinas.training.full.fit import Epoch, Score, Training, evaluate, fit, fitting_parts
-from phinas.training.full.kept import keep
+from phinas.training.full.initial_network import initial_network
 from phinas.training.full.metrics import read_metrics, write_metrics
 from phinas.training.full.recipe import FullRecipe
-from phinas.training.full.start import built
-from phinas.training.workers.group import Group
+from phinas.training.full.trained_network import save_network
+from phinas.training.full.training_loop import Epoch, TrainingState, fitting_parts, train
+from phinas.training.scoring import Score, evaluate
+from phinas.training.workers.worker_group import WorkerGroup
 
 
 @dataclass(frozen=True, eq=False)
-class Session:
+class TrainingRun:
     """What is trained, by what, on what. Pickles, so that every worker gets it whole.
 
     folder              the run's, where the first worker writes checkpoints, metrics and, in the end, the network.
@@ -39,7 +39,7 @@ class Session:
     folder: Path
     arch: Arch
     recipe: FullRecipe
-    source: Source
+    data: TrainingData
     seed: int
     weights: Mapping[str, Tensor] | None
     settings: Mapping[str, Any]
@@ -53,12 +53,12 @@ class Session:
     @property
     def batch(self) -> int:
         """Images of a step, those of all workers together."""
-        return min(self.recipe.batch_size, self.source.train_count)
+        return min(self.recipe.batch_size, self.data.train_count)
 
     @property
     def steps(self) -> int:
         """Of an epoch."""
-        return self.source.train_count // self.batch
+        return self.data.train_count // self.batch
 
 
 class Watcher(Protocol):
@@ -103,119 +103,123 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
-    """A session's parts in one worker, on its device."""
+class WorkerState:
+    """A training run in one worker, on its device."""
 
-    session: Session
-    group: Group
-    training: Training
+    run: TrainingRun
+    workers: WorkerGroup
+    training: TrainingState
     batches: Batches
-    held_out: Scored
+    held_out: EvaluationData
 
 
-def prepared(session: Session, state: Mapping[str, Any] | None, where: torch.device, group: Group) -> Work:
+def worker_state(
+    run: TrainingRun, state: Mapping[str, Any] | None, where: torch.device, workers: WorkerGroup
+) -> WorkerState:
     """All on the device, and as `state` left it.
 
     Raises InputError for a state of another network, and for images that cannot be read or do not fit into memory.
     """
-    recipe, side = session.recipe, session.arch.resolution
-    module = built(session.arch, session.seed, session.weights)
+    recipe, side = run.recipe, run.arch.resolution
+    module = initial_network(run.arch, run.seed, run.weights)
     if state is not None:
-        checkpoint.check_same_network(state["module"], module.state_dict(), str(session.checkpoints))
-    batches = session.source.batches(recipe, session.seed, side, where, group.share)
-    held_out = session.source.held_out(recipe, side, where, group.share)
-    training = Training(module, recipe, batches.steps, where)
+        checkpoint.check_same_network(state["module"], module.state_dict(), str(run.checkpoints))
+    batches = run.data.batches(recipe, run.seed, side, where, workers.shard)
+    held_out = run.data.held_out(recipe, side, where, workers.shard)
+    training = TrainingState(module, recipe, batches.steps, where)
     if state is not None:
         training.load_state_dict(state)
-    return Work(session, group, training, batches, held_out)
+    return WorkerState(run, workers, training, batches, held_out)
 
 
-def newest(session: Session, group: Group, say: Callable[[str], None]) -> Mapping[str, Any] | None:
+def newest(run: TrainingRun, workers: WorkerGroup, say: Callable[[str], None]) -> Mapping[str, Any] | None:
     """The state in the newest whole checkpoint, for all workers the same one; None where the run has not begun."""
     # The first worker looks for it: storage that is shared may show the others an older list.
-    state = checkpoint.load_newest(session.checkpoints, say) if group.first else None
-    found = group.told(checkpoint.listed(session.checkpoints)[-1:] if group.first else [])
-    if found and not group.first:
-        state = checkpoint.load(session.checkpoints, found[0])
+    state = checkpoint.load_newest(run.checkpoints, say) if workers.first else None
+    found = workers.broadcast(checkpoint.listed(run.checkpoints)[-1:] if workers.first else [])
+    if found and not workers.first:
+        state = checkpoint.load(run.checkpoints, found[0])
     return state
 
 
-def run(work: Work, watcher: Watcher) -> Outcome:
+def execute(worker: WorkerState, watcher: Watcher) -> Outcome:
     """Train to the end, and test what is kept, once.
 
     Raises Stopped, Diverged, and InputError where memory is too small.
     """
     try:
-        _train(work, watcher)
+        _train(worker, watcher)
         fits = True
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         fits = False
     if not fits:  # by now the exception is gone, and what the step that failed held with it
-        raise _too_little_memory(work)
-    return _finish(work)
+        raise _too_little_memory(worker)
+    return _finish(worker)
 
 
-def _train(work: Work, watcher: Watcher) -> None:
+def _train(worker: WorkerState, watcher: Watcher) -> None:
     """Train to the end; the first worker saves on the way."""
-    session, group, training, recipe = work.session, work.group, work.training, work.session.recipe
-    history = [one for one in read_metrics(session.folder / metrics.FILE) if one.number <= training.epochs]
+    run, workers, training, recipe = worker.run, worker.workers, worker.training, worker.run.recipe
+    history = [one for one in read_metrics(run.folder / metrics.FILE) if one.number <= training.epochs]
     saved = time.monotonic()
-    forward = torch.compile(training.module) if recipe.compile else group.parallel(training.module)
+    forward = torch.compile(training.module) if recipe.compile else workers.data_parallel(training.module)
 
     def save(accuracy: float | None = None) -> None:
         nonlocal saved
         training.check_finite()
-        if group.first:
-            checkpoint.save(session.checkpoints, training.state_dict(), session.settings, accuracy)
+        if workers.first:
+            checkpoint.save(run.checkpoints, training.state_dict(), run.settings, accuracy)
         saved = time.monotonic()
 
     def after_step() -> None:
         watcher.after_step(training.step, training.best if training.epochs else None)
-        if group.agree(watcher.told_to_stop()):
+        if workers.broadcast_flag(watcher.told_to_stop()):
             save()
             raise Stopped(training.step)
-        if group.first and time.monotonic() - saved >= session.checkpoint_seconds:
+        if workers.first and time.monotonic() - saved >= run.checkpoint_seconds:
             save()
 
     try:
-        for epoch in fit(training, work.batches, work.held_out, recipe, session.seed, after_step, forward, group):
+        for epoch in train(training, worker.batches, worker.held_out, recipe, run.seed, after_step, forward, workers):
             history.append(epoch)
-            if group.first:
+            if workers.first:
                 # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
-                write_metrics(session.folder / metrics.FILE, history)
+                write_metrics(run.folder / metrics.FILE, history)
             save(epoch.score.accuracy)
             watcher.after_epoch(epoch, training.best)
     except InputError as error:  # an image that cannot be read, between two steps
-        if group.share.of > 1:
+        if not workers.alone:
             raise  # the first worker, which saves, may not have met it
         save()
         raise InputError(f"{error}; what was learnt until then, in {training.step:,} steps, is saved") from None
 
 
-def _finish(work: Work) -> Outcome:
-    session, group, training, recipe = work.session, work.group, work.training, work.session.recipe
+def _finish(worker: WorkerState) -> Outcome:
+    run, workers, training, recipe = worker.run, worker.workers, worker.training, worker.run.recipe
     if recipe.patience is not None:
-        best = group.told([checkpoint.best(session.checkpoints)] if group.first else [])
-        training.load_state_dict(checkpoint.load(session.checkpoints, best[0]))
-    module = training.scored(work.batches.calibration, recipe.bfloat16)
-    weights = group.told(keep(session.folder, session.arch, module.state_dict(), session.about) if group.first else {})
-    score = evaluate(module, work.held_out, recipe.bfloat16, group)
+        best = workers.broadcast([checkpoint.best(run.checkpoints)] if workers.first else [])
+        training.load_state_dict(checkpoint.load(run.checkpoints, best[0]))
+    module = training.scored(worker.batches.calibration, recipe.bfloat16)
+    weights = workers.broadcast(
+        save_network(run.folder, run.arch, module.state_dict(), run.about) if workers.first else {}
+    )
+    score = evaluate(module, worker.held_out, recipe.bfloat16, workers)
     test = None
-    if session.source.test_count is not None:
-        tested = session.source.test(recipe, session.arch.resolution, training.where, group.share)
-        test = evaluate(module, tested, recipe.bfloat16, group)
+    if run.data.test_count is not None:
+        tested = run.data.test(recipe, run.arch.resolution, training.where, workers.shard)
+        test = evaluate(module, tested, recipe.bfloat16, workers)
     return Outcome(training.epochs, training.step, training.seconds, score, test, weights)
 
 
-def _too_little_memory(work: Work) -> InputError:
+def _too_little_memory(worker: WorkerState) -> InputError:
     """It says what would fit, where it was a step that did not."""
-    session, training, batches = work.session, work.training, work.batches
-    where = f"recipe.batch_size={session.batch} and {session.arch.resolution} px"
+    run, training, batches = worker.run, worker.training, worker.batches
+    where = f"recipe.batch_size={run.batch} and {run.arch.resolution} px"
     if training.step == (training.epochs + 1) * batches.steps:
         return InputError(f"out of memory at {where}, in scoring")
     training.optimizer.zero_grad(set_to_none=True)
-    parts = fitting_parts(training.module, batches, session.recipe)
+    parts = fitting_parts(training.module, batches, run.recipe)
     help = "no accumulate helps" if parts is None else f"recipe.accumulate={parts} would fit"
     return InputError(f"out of memory at {where}; {help}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from phinas.networks.arch import Arch
 from phinas.networks.build import ConvNet, build
-from phinas.training.data.source import Source
+from phinas.training.data.training_data import TrainingData
 from phinas.training.full.recipe import FullRecipe
 from phinas.weights.checkpoints import as_ours, check_finite, read_tensors
 
@@ -20,8 +20,8 @@ _MANY_CLASSES = 1000  # from which on the classifier's initialiser starts at a l
 _HEADS = ("classifier.weight", "classifier.1.weight", "fc.weight")  # ours, and those of other libraries
 
 
-def fitted(
-    model: Arch, data: Source, recipe: FullRecipe, resolution: int | None = None, stem_stride: int | None = None
+def fitted_to_data(
+    model: Arch, data: TrainingData, recipe: FullRecipe, resolution: int | None = None, stem_stride: int | None = None
 ) -> Arch:
     """The network as it is trained: its sides, channels and classes are the data's.
 
@@ -70,7 +70,7 @@ def weights_below_head(path: Path, arch: Arch, source: str, say: Callable[[str],
     return below_head(read_weights(path, arch, source, say)[0])
 
 
-def built(arch: Arch, seed: int, weights: Mapping[str, Tensor] | None) -> ConvNet:
+def initial_network(arch: Arch, seed: int, weights: Mapping[str, Tensor] | None) -> ConvNet:
     """The network with fresh weights of the seed, and `weights` over them."""
     module = build(arch, seed)
     if arch.classes < _MANY_CLASSES:  # the initialiser, 1 / sqrt(classes), starts 10 classes at a loss of 6
