@@ -18,7 +18,7 @@ from phinas.command.console import CONSOLE, say, saying_what_is_kept
 from phinas.command.parts import construct
 from phinas.command.progress import duration_text, progress
 from phinas.command.run import run
-from phinas.command.run_folder import begun, locked, run_folder, write_config, write_json
+from phinas.command.run_folder import another_commands, begun, locked, run_folder, write_config, write_json
 from phinas.command.verbs import command_line
 from phinas.engines import inline
 from phinas.engines.engine import RunJobs
@@ -357,7 +357,9 @@ def _settings_before(folder: Path) -> dict[str, Any]:
 
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """InputError where the folder is another command's, or what was trained in it was trained otherwise."""
-    before = _settings_before(folder) if begun(folder, SETTINGS) else {}
+    before = _settings_before(folder)
+    if begun(folder, SETTINGS) and not before:
+        raise another_commands(folder)
     for option, value in before.items():
         if option in settings and settings[option] != value:
             raise InputError(
