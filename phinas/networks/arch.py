@@ -88,15 +88,16 @@ class Stage:
     def branch(self, inputs: int, stride: int) -> list[Part]:
         """The parts of a layer's branch in their order, fed `inputs` channels, striding by `stride`."""
         channels = {"inputs": inputs, "middle": self.middle_channels(inputs), "channels": self.channels}
-        squeezed, fed, parts = self.squeezed_channels(inputs), inputs, []
+        squeezed, fed = self.squeezed_channels(inputs), inputs
+        parts: list[Part] = []
         for part in KINDS[self.block].branch:
             if isinstance(part, SqueezeExcite):
                 if squeezed:
-                    parts.append(Part(part.name, fed, fed, squeezed=squeezed))
+                    parts.append((part.name, fed, fed, 1, 1, 1, False, squeezed))
             elif self.expand != 1 or not part.expanding:
                 outputs, groups = channels[part.outputs], fed if part.depthwise else 1
                 kernel, step = (self.kernel, stride) if part.spatial else (1, 1)
-                parts.append(Part(part.name, fed, outputs, kernel, step, groups, part.linear))
+                parts.append((part.name, fed, outputs, kernel, step, groups, part.linear, 0))
                 fed = outputs
         return parts
 

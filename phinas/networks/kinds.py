@@ -7,7 +7,6 @@ and what `model.py` says. The standard library is all that is needed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -126,17 +125,10 @@ KINDS = {
 }
 
 
-class Part(NamedTuple):
-    """A part of a branch with its sizes: squeeze-excitation where `squeezed`, its channels, is not 0; else a Conv."""
-
-    name: str
-    inputs: int
-    outputs: int
-    kernel: int = 1
-    stride: int = 1
-    groups: int = 1
-    linear: bool = False
-    squeezed: int = 0
+# A part of a branch with its sizes: name, inputs, outputs, kernel, stride, groups, whether it is linear, squeezed.
+# Where `squeezed` is above 0 it is squeeze-excitation with so many channels, otherwise a convolution.
+# A plain tuple and no class, as a search counts thousands of networks.
+Part = tuple[str, int, int, int, int, int, bool, int]
 
 
 def added(skip: str, inputs: int, channels: int, stride: int) -> str:
