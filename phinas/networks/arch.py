@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from phinas.networks.kinds import KINDS, Part, SqueezeExcite
+from phinas.networks.kinds import KINDS, Part
 
 BLOCKS = tuple(KINDS)
 SKIPS = ("identity", "pool", "projection", "none")
@@ -91,12 +91,12 @@ class Stage:
         squeezed, fed = self.squeezed_channels(inputs), inputs
         parts: list[Part] = []
         for part in KINDS[self.block].branch:
-            if isinstance(part, SqueezeExcite):
+            if isinstance(part, str):
                 if squeezed:
-                    parts.append((part.name, fed, fed, 1, 1, 1, False, squeezed))
+                    parts.append((part, fed, fed, 1, 1, 1, False, squeezed))
             elif self.expand != 1 or not part.expanding:
                 outputs, groups = channels[part.outputs], fed if part.depthwise else 1
-                kernel, step = (self.kernel, stride) if part.spatial else (1, 1)
+                kernel, step = self.kernel if part.spatial else 1, stride if part.strided else 1
                 parts.append((part.name, fed, outputs, kernel, step, groups, part.linear, 0))
                 fed = outputs
         return parts

@@ -15,7 +15,8 @@ class Conv:
 
     name       of its module, and so of its weights.
     outputs    which channels it puts out: the "inputs" of the block, its "middle", or the stage's "channels".
-    spatial    whether it has the stage's kernel and stride; otherwise it is 1x1 with stride 1.
+    spatial    whether it has the stage's kernel; otherwise it is 1x1.
+    strided    whether it has the layer's stride.
     depthwise  one filter per channel; it puts out what it is fed.
     linear     without the activation.
     expanding  left out where expand is 1.
@@ -24,21 +25,19 @@ class Conv:
     name: str
     outputs: str
     spatial: bool = False
+    strided: bool = False
     depthwise: bool = False
     linear: bool = False
     expanding: bool = False
 
 
-@dataclass(frozen=True)
-class SqueezeExcite:
-    """Squeeze-excitation of what stands before it in the branch, where the stage's se_ratio is above 0."""
-
-    name: str = "squeeze_excite"
+# In a branch, squeeze-excitation of what stands before it, where the stage's se_ratio is above 0; its module's name.
+SQUEEZE_EXCITE = "squeeze_excite"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of block: the parts of its branch in their order, and what it is called.
+    """A kind of block: the parts of its branch in their order, each a Conv or SQUEEZE_EXCITE, and its names.
 
     summary    of the branch, in one line; {} is where squeeze-excitation is named.
     label      in figures, as papers write it; {} is where expand stands.
@@ -49,7 +48,7 @@ class Kind:
                where timm has no such block.
     """
 
-    branch: tuple[Conv | SqueezeExcite, ...]
+    branch: tuple[Conv | str, ...]
     summary: str
     label: str
     outline: str
@@ -60,17 +59,13 @@ class Kind:
     @property
     def squeezes(self) -> bool:
         """Whether it can have squeeze-excitation."""
-        return any(isinstance(part, SqueezeExcite) for part in self.branch)
-
-    @property
-    def convolutions(self) -> tuple[Conv, ...]:
-        return tuple(part for part in self.branch if isinstance(part, Conv))
+        return SQUEEZE_EXCITE in self.branch
 
 
 KINDS = {
     # Of VGG, and of the first stages of later networks.
     "conv": Kind(
-        (Conv("conv", "channels", spatial=True), SqueezeExcite()),
+        (Conv("conv", "channels", spatial=True, strided=True), SQUEEZE_EXCITE),
         summary="Convolution and activation{}",
         label="Conv",
         outline="conv",
@@ -78,7 +73,7 @@ KINDS = {
     ),
     # The strided identity of NAS-Bench-Macro.
     "linear": Kind(
-        (Conv("conv", "channels", spatial=True, linear=True), SqueezeExcite()),
+        (Conv("conv", "channels", spatial=True, strided=True, linear=True), SQUEEZE_EXCITE),
         summary="Convolution without activation{}",
         label="Linear",
         outline="linear",
@@ -86,8 +81,8 @@ KINDS = {
     # MobileNetV1, arXiv 1704.04861.
     "separable": Kind(
         (
-            Conv("depthwise", "inputs", spatial=True, depthwise=True),
-            SqueezeExcite(),
+            Conv("depthwise", "inputs", spatial=True, strided=True, depthwise=True),
+            SQUEEZE_EXCITE,
             Conv("pointwise", "channels"),
         ),
         summary="Depthwise convolution{}, pointwise convolution, activation behind both",
@@ -99,8 +94,8 @@ KINDS = {
     "mbconv": Kind(
         (
             Conv("expand", "middle", expanding=True),
-            Conv("depthwise", "middle", spatial=True, depthwise=True),
-            SqueezeExcite(),
+            Conv("depthwise", "middle", spatial=True, strided=True, depthwise=True),
+            SQUEEZE_EXCITE,
             Conv("project", "channels", linear=True),
         ),
         summary="Expand, depthwise convolution{}, linear projection",
@@ -113,7 +108,7 @@ KINDS = {
     "bottleneck": Kind(
         (
             Conv("reduce", "middle"),
-            Conv("conv", "middle", spatial=True),
+            Conv("conv", "middle", spatial=True, strided=True),
             Conv("restore", "channels", linear=True),
         ),
         summary="1x1, k x k with the stride, 1x1 convolution{}",
