@@ -19,6 +19,7 @@ from phinas.files.atomic_file import write_atomically
 from phinas.files.origin import origin_comment
 from phinas.networks.arch import Arch, Stage
 from phinas.networks.arch_file import write_arch
+from phinas.networks.kinds import KINDS
 from search_spaces.space import Decision, Picks, choices_of
 
 
@@ -120,7 +121,7 @@ def outline(problem: SearchProblem, picks: Picks) -> str:
 
 
 def _stage(stage: Stage) -> str:
-    block = f"mb{stage.expand:g}" if stage.block == "mbconv" else stage.block
+    block = KINDS[stage.block].outline.format(f"{stage.expand:g}")
     excited = "se" if stage.se_ratio else ""
     skip = {"identity": "", "pool": "+pool", "projection": "+proj", "none": "-noskip"}[stage.skip]
     return f"{block}k{stage.kernel}-{stage.channels}x{stage.repeats}{excited}{skip}"

@@ -93,11 +93,16 @@ def test_imports_point_one_way_and_stay_in_their_rooms(file: Path) -> None:
         assert path.startswith(ROOMS.get(module.split(".")[0], ("",))), f"{path} imports {module}"
 
 
-def test_arch_needs_the_standard_library_only() -> None:
+def test_arch_needs_the_standard_library_and_the_kinds_of_blocks_only() -> None:
     import sys
 
-    modules = {module.split(".")[0] for module in _imports(ROOT / "phinas/networks/arch.py")}
-    assert modules <= set(sys.stdlib_module_names)
+    for name in ("arch", "kinds"):
+        modules = {
+            module.split(".")[0]
+            for module in _imports(ROOT / f"phinas/networks/{name}.py")
+            if not module.startswith("phinas.networks.kinds")
+        }
+        assert modules <= set(sys.stdlib_module_names)
 
 
 def test_configurations_are_yaml_alone() -> None:

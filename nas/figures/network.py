@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from phinas.networks.arch import Arch, Stage
 from phinas.networks.cost import cost
+from phinas.networks.kinds import KINDS
 from phinas.pages.style import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PAPER, PURPLE, RED, styled
 
 
@@ -68,9 +70,7 @@ def parts_of(arch: Arch) -> list[Part]:
 
 def block_name(stage: Stage) -> str:
     """`MBConv6`, `Conv`, ...: the kind of block as the papers write it."""
-    if stage.block == "mbconv":
-        return f"MBConv{stage.expand:g}"
-    return {"conv": "Conv", "linear": "Linear", "separable": "Separable", "bottleneck": "Bottleneck"}[stage.block]
+    return KINDS[stage.block].label.format(f"{stage.expand:g}")
 
 
 # Inches. Rows from the top: size of the feature map, boxes, one line of text per property, shares of the MACs.
@@ -85,7 +85,7 @@ _ROWS: tuple[tuple[str, Callable[[Stage], str]], ...] = (
     ("skip", lambda stage: stage.skip if stage.skip != "none" else "–"),
 )
 NETWORK_HEIGHT = _SIZES + _BOXES + _LINE * len(_ROWS) + _BARS + 0.3
-_BLOCK_COLORS = {"mbconv": BLUE, "conv": ORANGE, "linear": RED, "separable": GREEN, "bottleneck": PURPLE}
+_BLOCK_COLORS = dict(zip(KINDS, cycle((ORANGE, RED, GREEN, BLUE, PURPLE))))
 
 
 def network_width(parts: Sequence[Part]) -> float:

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
-BLOCKS = ("conv", "linear", "separable", "mbconv", "bottleneck")
+from phinas.networks.kinds import KINDS, Part
+
+BLOCKS = tuple(KINDS)
 SKIPS = ("identity", "pool", "projection", "none")
 ACTIVATIONS = ("relu", "relu6", "silu", "hardswish")
 
@@ -35,11 +37,7 @@ class Stem:
 class Stage:
     """`repeats` layers of one block; the first one strides and changes the channels.
 
-    block       conv: k x k convolution, norm, activation (then squeeze-excitation);
-                linear: conv without the activation (the strided identity of NAS-Bench-Macro);
-                separable: depthwise and pointwise, activation behind both (MobileNetV1);
-                mbconv: expand, depthwise, squeeze-excitation, linear projection (MobileNetV2, MnasNet);
-                bottleneck: 1x1, k x k, 1x1, activation behind the addition (ResNet, stride in the k x k).
+    block       its kind, one of `BLOCKS`; `phinas.networks.kinds` spells them out.
     expand      mbconv: middle channels / block input channels; bottleneck: middle / output channels; otherwise 1.
     se_ratio    squeezed channels / block *input* channels (MnasNet's convention); 0 for none.
     skip        identity: where stride is 1 and the channels agree;
@@ -70,21 +68,38 @@ class Stage:
         object.__setattr__(self, "se_ratio", float(self.se_ratio) + 0.0)  # -0.0 equals 0.0, and must have its key
         if self.expand <= 0:
             raise ValueError(f"expand must be above 0, got {self.expand}")
-        if self.expand != 1 and self.block in ("conv", "linear", "separable"):
+        kind = KINDS[self.block]
+        if self.expand != 1 and not kind.middle_of:
             raise ValueError(f"expand must be 1 for block {self.block!r}, got {self.expand}")
         if not 0 <= self.se_ratio <= 1:
             raise ValueError(f"se_ratio must lie in [0, 1], got {self.se_ratio}")
-        if self.se_ratio and self.block == "bottleneck":
-            raise ValueError("se_ratio must be 0 for block 'bottleneck'")
+        if self.se_ratio and not kind.squeezes:
+            raise ValueError(f"se_ratio must be 0 for block {self.block!r}")
 
     def middle_channels(self, in_channels: int) -> int:
-        """Channels between the first and the last 1x1 convolution of an mbconv or bottleneck fed `in_channels`."""
-        reference = in_channels if self.block == "mbconv" else self.channels
+        """Channels in the middle of a block fed `in_channels`, for kinds that have a middle."""
+        reference = in_channels if KINDS[self.block].middle_of == "inputs" else self.channels
         return max(1, round(self.expand * reference))
 
     def squeezed_channels(self, in_channels: int) -> int:
         """Channels between the two squeeze-excitation layers of a block fed `in_channels`; 0 without them."""
         return max(1, int(self.se_ratio * in_channels)) if self.se_ratio else 0
+
+    def branch(self, inputs: int, stride: int) -> list[Part]:
+        """The parts of a layer's branch in their order, fed `inputs` channels, striding by `stride`."""
+        channels = {"inputs": inputs, "middle": self.middle_channels(inputs), "channels": self.channels}
+        squeezed, fed = self.squeezed_channels(inputs), inputs
+        parts: list[Part] = []
+        for part in KINDS[self.block].branch:
+            if isinstance(part, str):
+                if squeezed:
+                    parts.append((part, fed, fed, 1, 1, 1, False, squeezed))
+            elif self.expand != 1 or not part.expanding:
+                outputs, groups = channels[part.outputs], fed if part.depthwise else 1
+                kernel, step = self.kernel if part.spatial else 1, stride if part.strided else 1
+                parts.append((part.name, fed, outputs, kernel, step, groups, part.linear, 0))
+                fed = outputs
+        return parts
 
     @cached_property
     def _text(self) -> str:

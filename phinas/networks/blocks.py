@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phinas.networks.arch import Arch, Stage
+from phinas.networks.kinds import added
 
 _ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hardswish": nn.Hardswish}
 
@@ -117,69 +118,22 @@ def drop_samples(x: Tensor, rate: float) -> Tensor:
 
 def shortcut(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Module | None:
     """What is added to the branch of a block fed `inputs` channels; None where the stage's skip allows nothing."""
-    same_shape = stride == 1 and inputs == stage.channels
-    if stage.skip == "identity" or (stage.skip == "projection" and same_shape):
-        return nn.Identity() if same_shape else None
-    if stage.skip == "projection":
-        return conv_norm(arch, inputs, stage.channels, 1, stride, linear=True)
-    if stage.skip == "pool" and stage.channels >= inputs:
-        return PoolShortcut(stride, stage.channels - inputs)
+    match added(stage.skip, inputs, stage.channels, stride):
+        case "identity":
+            return nn.Identity()
+        case "projection":
+            return conv_norm(arch, inputs, stage.channels, 1, stride, linear=True)
+        case "pool":
+            return PoolShortcut(stride, stage.channels - inputs)
     return None
 
 
-# One function per block kind: the branch of a layer of `stage` fed `inputs` channels, a named sequence.
-
-
-def conv_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
-    """k x k convolution, then squeeze-excitation."""
-    return _sequence(
-        conv=conv_norm(arch, inputs, stage.channels, stage.kernel, stride),
-        squeeze_excite=_squeeze_excite(arch, stage, stage.channels, inputs),
-    )
-
-
-def linear_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
-    """k x k convolution without activation, then squeeze-excitation."""
-    return _sequence(
-        conv=conv_norm(arch, inputs, stage.channels, stage.kernel, stride, linear=True),
-        squeeze_excite=_squeeze_excite(arch, stage, stage.channels, inputs),
-    )
-
-
-def separable_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
-    """Depthwise, squeeze-excitation, pointwise; activation behind both convolutions (MobileNetV1, arXiv 1704.04861)."""
-    return _sequence(
-        depthwise=conv_norm(arch, inputs, inputs, stage.kernel, stride, groups=inputs),
-        squeeze_excite=_squeeze_excite(arch, stage, inputs, inputs),
-        pointwise=conv_norm(arch, inputs, stage.channels, 1),
-    )
-
-
-def mbconv_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
-    """Expand, depthwise, squeeze-excitation, linear projection (MobileNetV2, arXiv 1801.04381; MnasNet)."""
-    middle = stage.middle_channels(inputs)
-    return _sequence(
-        expand=conv_norm(arch, inputs, middle, 1) if stage.expand != 1 else None,
-        depthwise=conv_norm(arch, middle, middle, stage.kernel, stride, groups=middle),
-        squeeze_excite=_squeeze_excite(arch, stage, middle, inputs),
-        project=conv_norm(arch, middle, stage.channels, 1, linear=True),
-    )
-
-
-def bottleneck_branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
-    """1x1, k x k, 1x1 with the stride in the middle (ResNet v1.5); the last activation comes after the addition."""
-    middle = stage.middle_channels(inputs)
-    return _sequence(
-        reduce=conv_norm(arch, inputs, middle, 1),
-        conv=conv_norm(arch, middle, middle, stage.kernel, stride),
-        restore=conv_norm(arch, middle, stage.channels, 1, linear=True),
-    )
-
-
-def _squeeze_excite(arch: Arch, stage: Stage, channels: int, inputs: int) -> nn.Module | None:
-    squeezed = stage.squeezed_channels(inputs)
-    return SqueezeExcite(arch, channels, squeezed) if squeezed else None
-
-
-def _sequence(**layers: nn.Module | None) -> nn.Sequential:
-    return nn.Sequential(OrderedDict((name, layer) for name, layer in layers.items() if layer is not None))
+def branch(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Sequential:
+    """The branch of a layer of `stage` fed `inputs` channels: its kind's parts under their names."""
+    layers = OrderedDict[str, nn.Module]()
+    for name, fed, outputs, kernel, step, groups, linear, squeezed in stage.branch(inputs, stride):
+        if squeezed:
+            layers[name] = SqueezeExcite(arch, fed, squeezed)
+        else:
+            layers[name] = conv_norm(arch, fed, outputs, kernel, step, groups, linear)
+    return nn.Sequential(layers)

@@ -8,25 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from phinas.networks.arch import Arch
-from phinas.networks.blocks import (
-    Block,
-    activation,
-    bottleneck_branch,
-    conv_branch,
-    conv_norm,
-    linear_branch,
-    mbconv_branch,
-    separable_branch,
-    shortcut,
-)
-
-_BRANCHES = {
-    "conv": conv_branch,
-    "linear": linear_branch,
-    "separable": separable_branch,
-    "mbconv": mbconv_branch,
-    "bottleneck": bottleneck_branch,
-}
+from phinas.networks.blocks import Block, activation, branch, conv_norm, shortcut
+from phinas.networks.kinds import KINDS
 
 
 class ConvNet(nn.Module):
@@ -70,12 +53,12 @@ def build(arch: Arch, seed: int | None = None) -> ConvNet:
             stride = stage.stride if repeat == 0 else 1
             blocks.append(
                 Block(
-                    _BRANCHES[stage.block](arch, stage, channels, stride),
+                    branch(arch, stage, channels, stride),
                     shortcut(arch, stage, channels, stride),
                     # Linear in depth from 0; the divisor is the number of blocks there are, so the last is below
                     # arch.drop_connect (0.1875 of 0.2 in B0), as in tensorflow/tpu.
                     drop_connect=arch.drop_connect * index / arch.blocks,
-                    after=activation(arch) if stage.block == "bottleneck" else None,
+                    after=activation(arch) if KINDS[stage.block].activated else None,
                 )
             )
             channels, index = stage.channels, index + 1

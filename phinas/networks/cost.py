@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from phinas.networks.arch import Arch, Stage
+from phinas.networks.kinds import added
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,10 @@ def count_stage(stage: Stage, inputs: int, size: int) -> _Count:
 
     Only the first one strides or changes the channels; the others are identical, so one of them is counted.
     """
-    layer = _LAYERS[stage.block]
-    first = layer(stage, inputs, stage.stride, size)
+    first = _layer(stage, inputs, stage.stride, size)
     if stage.repeats == 1:
         return first
-    other = layer(stage, stage.channels, 1, _strided(size, stage.stride))
+    other = _layer(stage, stage.channels, 1, _strided(size, stage.stride))
     return (
         first[0] + (stage.repeats - 1) * other[0],
         first[1] + (stage.repeats - 1) * other[1],
@@ -67,95 +67,30 @@ def count_stage(stage: Stage, inputs: int, size: int) -> _Count:
     )
 
 
-# One function per block kind: a layer of `stage` fed `inputs` x `size` x `size`.
-
-
-def _conv_layer(stage: Stage, inputs: int, stride: int, size: int) -> _Count:
-    out = _strided(size, stride)
-    return _total(
-        _conv(inputs, stage.channels, stage.kernel, out),
-        _squeeze_excite(stage, stage.channels, inputs),
-        _projection(stage, inputs, stride, out),
-    )
-
-
-def _separable_layer(stage: Stage, inputs: int, stride: int, size: int) -> _Count:
-    out = _strided(size, stride)
-    return _total(
-        _depthwise(inputs, stage.kernel, out),
-        _squeeze_excite(stage, inputs, inputs),
-        _conv(inputs, stage.channels, 1, out),
-        _projection(stage, inputs, stride, out),
-    )
-
-
-def _mbconv_layer(stage: Stage, inputs: int, stride: int, size: int) -> _Count:
-    out, middle = _strided(size, stride), stage.middle_channels(inputs)
-    return _total(
-        _conv(inputs, middle, 1, size) if stage.expand != 1 else _NOTHING,
-        _depthwise(middle, stage.kernel, out),
-        _squeeze_excite(stage, middle, inputs),
-        _conv(middle, stage.channels, 1, out),
-        _projection(stage, inputs, stride, out),
-    )
-
-
-def _bottleneck_layer(stage: Stage, inputs: int, stride: int, size: int) -> _Count:
-    out, middle = _strided(size, stride), stage.middle_channels(inputs)
-    return _total(
-        _conv(inputs, middle, 1, size),
-        _conv(middle, middle, stage.kernel, out),
-        _conv(middle, stage.channels, 1, out),
-        _projection(stage, inputs, stride, out),
-    )
-
-
-_LAYERS = {
-    "conv": _conv_layer,
-    "linear": _conv_layer,  # an activation costs nothing
-    "separable": _separable_layer,
-    "mbconv": _mbconv_layer,
-    "bottleneck": _bottleneck_layer,
-}
-
-# The parts of a layer. `size` is the side of what the part puts out.
-
-_NOTHING: _Count = (0, 0, 0)
+def _layer(stage: Stage, inputs: int, stride: int, size: int) -> _Count:
+    """A layer of `stage` fed `inputs` x `size` x `size`: its branch, and the shortcut where that is a convolution."""
+    macs = params = activations = 0
+    parts = stage.branch(inputs, stride)
+    if added(stage.skip, inputs, stage.channels, stride) == "projection":
+        parts.append(("shortcut", inputs, stage.channels, 1, 1, 1, True, 0))  # where the branch has strided already
+    for _, fed, outputs, kernel, step, groups, _, squeezed in parts:
+        if squeezed:  # two 1x1 convolutions with bias over channels averaged to a single pixel
+            weights = 2 * fed * squeezed
+            macs += weights
+            params += weights + squeezed + fed
+        else:
+            size = -(-size // step)
+            weights, pixels = kernel * kernel * fed * outputs // groups, size * size
+            macs += weights * pixels
+            params += weights + 2 * outputs
+            activations += outputs * pixels
+    return macs, params, activations
 
 
 def _conv(inputs: int, outputs: int, kernel: int, size: int) -> _Count:
+    """A convolution and its norm; `size` is the side of what it puts out."""
     weights, pixels = kernel * kernel * inputs * outputs, size * size
     return weights * pixels, weights + 2 * outputs, outputs * pixels
-
-
-def _depthwise(channels: int, kernel: int, size: int) -> _Count:
-    weights, pixels = kernel * kernel * channels, size * size
-    return weights * pixels, weights + 2 * channels, channels * pixels
-
-
-def _squeeze_excite(stage: Stage, channels: int, inputs: int) -> _Count:
-    """Two 1x1 convolutions with bias over `channels` averaged to a single pixel, in a block fed `inputs` channels."""
-    squeezed = stage.squeezed_channels(inputs)
-    if not squeezed:
-        return _NOTHING
-    weights = 2 * channels * squeezed
-    return weights, weights + squeezed + channels, 0
-
-
-def _projection(stage: Stage, inputs: int, stride: int, size: int) -> _Count:
-    """The shortcut's 1x1 convolution; every other kind of shortcut is free."""
-    if stage.skip != "projection" or (stride == 1 and inputs == stage.channels):
-        return _NOTHING
-    return _conv(inputs, stage.channels, 1, size)
-
-
-def _total(*parts: _Count) -> _Count:
-    macs = params = activations = 0
-    for part in parts:
-        macs += part[0]
-        params += part[1]
-        activations += part[2]
-    return macs, params, activations
 
 
 def _strided(size: int, stride: int) -> int:

@@ -10,6 +10,7 @@ from phinas.files.errors import InputError
 from phinas.networks.allocations import FULL, INDEX, Layer, Map, Pass
 from phinas.networks.arch import Arch, Stage
 from phinas.networks.cost import cost
+from phinas.networks.kinds import KINDS, added
 
 MODES = ("train", "infer")
 DTYPES = ("float32", "bfloat16")
@@ -134,7 +135,7 @@ def _stages(run: Pass, arch: Arch) -> list[Layer]:
 
 def _block(run: Pass, arch: Arch, stage: Stage, x: Map, stride: int, dropped: bool) -> Map:
     """Mirrors `phinas.networks.blocks.Block`."""
-    y = run.sequence(x, _BRANCHES[stage.block](run, arch, stage, x.channels, stride))
+    y = run.sequence(x, _branch(run, arch, stage, x.channels, stride))
     shortcut = _shortcut(run, arch, stage, x.channels, stride)
     if shortcut is not None:
         if run.training and dropped:
@@ -146,7 +147,7 @@ def _block(run: Pass, arch: Arch, stage: Stage, x: Map, stride: int, dropped: bo
         run.release(y.storage)
         run.release(z.storage)
         y = total
-    if stage.block == "bottleneck":
+    if KINDS[stage.block].activated:
         after = _activation(run, arch)(y)
         run.release(y.storage)
         y = after
@@ -155,62 +156,25 @@ def _block(run: Pass, arch: Arch, stage: Stage, x: Map, stride: int, dropped: bo
 
 def _shortcut(run: Pass, arch: Arch, stage: Stage, inputs: int, stride: int) -> list[Layer] | None:
     """Layers of the shortcut, none of them for the identity; None where nothing is added."""
-    same_shape = stride == 1 and inputs == stage.channels
-    if stage.skip == "identity" or (stage.skip == "projection" and same_shape):
-        return [] if same_shape else None
-    if stage.skip == "projection":
-        return _conv_norm(run, arch, stage.channels, 1, stride, linear=True)
-    if stage.skip == "pool" and stage.channels >= inputs:
-        pool: list[Layer] = [partial(run.average_pool, stride=stride)]
-        return pool + ([partial(run.padded, channels=stage.channels)] if stage.channels > inputs else [])
+    match added(stage.skip, inputs, stage.channels, stride):
+        case "identity":
+            return []
+        case "projection":
+            return _conv_norm(run, arch, stage.channels, 1, stride, linear=True)
+        case "pool":
+            pool: list[Layer] = [partial(run.average_pool, stride=stride)]
+            return pool + ([partial(run.padded, channels=stage.channels)] if stage.channels > inputs else [])
     return None
 
 
-# One function per block kind, as in phinas/networks/blocks.py: the layers of a branch fed `inputs` channels.
-
-
-def _conv_branch(run: Pass, arch: Arch, stage: Stage, inputs: int, stride: int) -> list[Layer]:
-    linear = stage.block == "linear"
+def _branch(run: Pass, arch: Arch, stage: Stage, inputs: int, stride: int) -> list[Layer]:
+    """Mirrors `phinas.networks.blocks.branch`."""
     return [
-        _sequence(run, _conv_norm(run, arch, stage.channels, stage.kernel, stride, linear=linear)),
-        *_squeeze_excite(run, arch, stage, inputs),
+        partial(_squeeze_excite, run, arch, squeezed=squeezed)
+        if squeezed
+        else _sequence(run, _conv_norm(run, arch, outputs, kernel, step, groups, linear))
+        for _, _, outputs, kernel, step, groups, linear, squeezed in stage.branch(inputs, stride)
     ]
-
-
-def _separable_branch(run: Pass, arch: Arch, stage: Stage, inputs: int, stride: int) -> list[Layer]:
-    return [
-        _sequence(run, _conv_norm(run, arch, inputs, stage.kernel, stride, groups=inputs)),
-        *_squeeze_excite(run, arch, stage, inputs),
-        _sequence(run, _conv_norm(run, arch, stage.channels)),
-    ]
-
-
-def _mbconv_branch(run: Pass, arch: Arch, stage: Stage, inputs: int, stride: int) -> list[Layer]:
-    middle = stage.middle_channels(inputs)
-    return [
-        *([_sequence(run, _conv_norm(run, arch, middle))] if stage.expand != 1 else []),
-        _sequence(run, _conv_norm(run, arch, middle, stage.kernel, stride, groups=middle)),
-        *_squeeze_excite(run, arch, stage, inputs),
-        _sequence(run, _conv_norm(run, arch, stage.channels, linear=True)),
-    ]
-
-
-def _bottleneck_branch(run: Pass, arch: Arch, stage: Stage, inputs: int, stride: int) -> list[Layer]:
-    middle = stage.middle_channels(inputs)
-    return [
-        _sequence(run, _conv_norm(run, arch, middle)),
-        _sequence(run, _conv_norm(run, arch, middle, stage.kernel, stride)),
-        _sequence(run, _conv_norm(run, arch, stage.channels, linear=True)),
-    ]
-
-
-_BRANCHES = {
-    "conv": _conv_branch,
-    "linear": _conv_branch,
-    "separable": _separable_branch,
-    "mbconv": _mbconv_branch,
-    "bottleneck": _bottleneck_branch,
-}
 
 
 def _conv_norm(
@@ -224,25 +188,20 @@ def _activation(run: Pass, arch: Arch) -> Layer:
     return {"relu": run.relu, "relu6": run.relu6}.get(arch.activation, run.smooth)
 
 
-def _squeeze_excite(run: Pass, arch: Arch, stage: Stage, inputs: int) -> list[Layer]:
-    """No layer, or the one that mirrors `phinas.networks.blocks.SqueezeExcite`."""
-    squeezed = stage.squeezed_channels(inputs)
-
-    def scaled(x: Map) -> Map:
-        linear = partial(run.conv, bias=True)
-        chain: list[Layer] = [
-            run.mean,
-            partial(linear, outputs=squeezed),
-            _activation(run, arch),
-            partial(linear, outputs=x.channels),
-            run.sigmoid,
-        ]
-        gate = run.sequence(x, chain)
-        y = run.gated(x, gate)
-        run.release(gate.storage)
-        return y
-
-    return [scaled] if squeezed else []
+def _squeeze_excite(run: Pass, arch: Arch, x: Map, squeezed: int) -> Map:
+    """Mirrors `phinas.networks.blocks.SqueezeExcite`."""
+    linear = partial(run.conv, bias=True)
+    chain: list[Layer] = [
+        run.mean,
+        partial(linear, outputs=squeezed),
+        _activation(run, arch),
+        partial(linear, outputs=x.channels),
+        run.sigmoid,
+    ]
+    gate = run.sequence(x, chain)
+    y = run.gated(x, gate)
+    run.release(gate.storage)
+    return y
 
 
 def _sequence(run: Pass, layers: list[Layer]) -> Layer:

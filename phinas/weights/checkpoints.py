@@ -36,6 +36,7 @@ from phinas.files.atomic_file import write_atomically
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch, Stage
 from phinas.networks.build import build
+from phinas.networks.kinds import KINDS, SQUEEZE_EXCITE
 from phinas.networks.reference import efficientnet
 
 State = dict[str, Tensor]
@@ -203,7 +204,7 @@ def _names(arch: Arch, layout: str) -> dict[str, str]:
         raise InputError(f"{layout}'s networks of other blocks than bottlenecks have a head and no pooling in the stem")
     _check_shortcuts(arch, layout, "identity")
     if layout == "timm":
-        if odd := [stage.block for stage in arch.stages if stage.block not in _TIMM_LAYERS]:
+        if odd := [stage.block for stage in arch.stages if not KINDS[stage.block].timm]:
             raise InputError(f"timm has no network with {odd[0]} blocks among others")
         if any(stage.block == "conv" and stage.se_ratio for stage in arch.stages):
             raise InputError("timm has no conv blocks with squeeze-excitation")
@@ -235,9 +236,9 @@ def _torchvision_efficientnet(arch: Arch) -> _Pairs:
     for number, stage in enumerate(arch.stages):
         for repeat in range(stage.repeats):
             ours, theirs = f"stages.{number}.{repeat}.branch", f"features.{number + 1}.{repeat}.block"
-            parts = _mbconv_parts(stage)
+            parts = _parts(stage)
             for index, part in enumerate(parts):
-                if part == "squeeze_excite":
+                if part == SQUEEZE_EXCITE:
                     yield f"{ours}.{part}.reduce", f"{theirs}.{index}.fc1"
                     yield f"{ours}.{part}.expand", f"{theirs}.{index}.fc2"
                 else:
@@ -254,34 +255,27 @@ def _torchvision_mobilenet(arch: Arch) -> _Pairs:
         for repeat in range(stage.repeats):
             block += 1
             ours, theirs = f"stages.{number}.{repeat}.branch", f"features.{block}.conv"
-            *before, _ = parts = _mbconv_parts(stage)
+            *before, last = _parts(stage)
             for index, part in enumerate(before):
                 yield from _conv_norm(f"{ours}.{part}", f"{theirs}.{index}.0", f"{theirs}.{index}.1")
-            yield from _conv_norm(f"{ours}.project", f"{theirs}.{len(parts) - 1}", f"{theirs}.{len(parts)}")
+            yield from _conv_norm(f"{ours}.{last}", f"{theirs}.{len(before)}", f"{theirs}.{len(before) + 1}")
     yield from _conv_norm("head", f"features.{block + 1}.0", f"features.{block + 1}.1")
     yield "classifier", "classifier.1"
-
-
-_TIMM_LAYERS = {  # our layers' names there; batch norms are counted within the block
-    "conv": {"conv": "conv"},
-    "separable": {"depthwise": "conv_dw", "pointwise": "conv_pw"},
-    "mbconv": {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"},
-}
 
 
 def _timm(arch: Arch) -> _Pairs:
     yield from _conv_norm("stem", "conv_stem", "bn1")
     for number, stage in enumerate(arch.stages):
-        layers = _TIMM_LAYERS[stage.block]
-        if stage.block == "mbconv" and stage.expand == 1:  # a block of another class there
-            layers = {"depthwise": "conv_dw", "project": "conv_pw"}
+        convolutions = [part for part in _parts(stage) if part != SQUEEZE_EXCITE]
+        # An mbconv that does not expand is a block of another class there, with other names.
+        names = next(names for text in KINDS[stage.block].timm if len(names := text.split()) == len(convolutions))
         for repeat in range(stage.repeats):
             ours, theirs = f"stages.{number}.{repeat}.branch", f"blocks.{number}.{repeat}"
-            for norm, (layer, name) in enumerate(layers.items(), start=1):
-                yield from _conv_norm(f"{ours}.{layer}", f"{theirs}.{name}", f"{theirs}.bn{norm}")
+            for norm, (part, name) in enumerate(zip(convolutions, names, strict=True), start=1):
+                yield from _conv_norm(f"{ours}.{part}", f"{theirs}.{name}", f"{theirs}.bn{norm}")
             if stage.se_ratio:
-                yield f"{ours}.squeeze_excite.reduce", f"{theirs}.se.conv_reduce"
-                yield f"{ours}.squeeze_excite.expand", f"{theirs}.se.conv_expand"
+                yield f"{ours}.{SQUEEZE_EXCITE}.reduce", f"{theirs}.se.conv_reduce"
+                yield f"{ours}.{SQUEEZE_EXCITE}.expand", f"{theirs}.se.conv_expand"
     yield from _conv_norm("head", "conv_head", "bn2")
     yield "classifier", "classifier"
 
@@ -292,7 +286,7 @@ def _resnet(arch: Arch) -> _Pairs:
     for number, (stage, inputs) in enumerate(zip(arch.stages, _stage_inputs(arch), strict=True)):
         for repeat in range(stage.repeats):
             ours, theirs = f"stages.{number}.{repeat}", f"layer{number + 1}.{repeat}"
-            for index, part in enumerate(("reduce", "conv", "restore"), start=1):
+            for index, part in enumerate(_parts(stage), start=1):
                 yield from _conv_norm(f"{ours}.branch.{part}", f"{theirs}.conv{index}", f"{theirs}.bn{index}")
             if repeat == 0 and (stage.stride > 1 or inputs != stage.channels):
                 yield from _conv_norm(f"{ours}.shortcut", f"{theirs}.downsample.0", f"{theirs}.downsample.1")
@@ -304,9 +298,9 @@ def _conv_norm(ours: str, conv: str, norm: str) -> _Pairs:
     yield f"{ours}.norm", norm
 
 
-def _mbconv_parts(stage: Stage) -> list[str]:
-    parts = {"expand": stage.expand != 1, "depthwise": True, "squeeze_excite": stage.se_ratio > 0, "project": True}
-    return [part for part, there in parts.items() if there]
+def _parts(stage: Stage) -> list[str]:
+    """The names of the parts of the stage's branches, in their order."""
+    return [name for name, *_ in stage.branch(stage.channels, 1)]
 
 
 def _stage_inputs(arch: Arch) -> list[int]:
@@ -315,7 +309,7 @@ def _stage_inputs(arch: Arch) -> list[int]:
 
 def _to(arch: Arch, state: Mapping[str, Tensor], layout: str) -> State:
     theirs = _names(arch, layout)
-    linear = (".squeeze_excite.reduce.weight", ".squeeze_excite.expand.weight")
+    linear = (f".{SQUEEZE_EXCITE}.reduce.weight", f".{SQUEEZE_EXCITE}.expand.weight")
     return {
         _renamed(name, theirs): tensor[:, :, None, None] if name.endswith(linear) else tensor
         for name, tensor in state.items()

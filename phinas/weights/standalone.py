@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from phinas.networks.arch import Arch, Stage
 from phinas.networks.cost import cost
+from phinas.networks.kinds import KINDS, Conv, added
 from phinas.pages.cost_text import macs_text
 
 WIDTH = 88  # of a line: what formatters do when nobody tells them otherwise
@@ -25,13 +26,6 @@ _ACTIVATIONS = {
     "relu6": "nn.ReLU6(inplace=True)",
     "silu": "nn.SiLU()",
     "hardswish": "nn.Hardswish()",
-}
-_SUMMARIES = {  # with squeeze-excitation where the {} is
-    "conv": "Convolution and activation{}",
-    "linear": "Convolution without activation{}",
-    "separable": "Depthwise convolution{}, pointwise convolution, activation behind both",
-    "mbconv": "Expand, depthwise convolution{}, linear projection",
-    "bottleneck": "1x1, k x k with the stride, 1x1 convolution{}",
 }
 # Names that the file gives to other things.
 _TAKEN = (
@@ -125,14 +119,24 @@ class _Plan:
         return _ACTIVATIONS[self.arch.activation]
 
     @property
+    def convolutions(self) -> list[Conv]:
+        """Of the branches of all kinds of blocks that there are."""
+        return [part for block in self.blocks for part in KINDS[block].branch if isinstance(part, Conv)]
+
+    @property
     def depthwise(self) -> bool:
         """Whether there are convolutions in groups."""
-        return not {"mbconv", "separable"}.isdisjoint(self.blocks)
+        return any(conv.depthwise for conv in self.convolutions)
+
+    @property
+    def activated(self) -> list[str]:
+        """The kinds of blocks with an activation behind the addition."""
+        return [block for block in self.blocks if KINDS[block].activated]
 
     @property
     def mixed(self) -> bool:
         """Whether only some layers have an activation behind the addition."""
-        return "bottleneck" in self.blocks and len(self.blocks) > 1
+        return 0 < len(self.activated) < len(self.blocks)
 
 
 def _plan(arch: Arch) -> _Plan:
@@ -143,9 +147,9 @@ def _plan(arch: Arch) -> _Plan:
     skips = tuple(common[0] if common else _equal_skips(of_stage)[0] for of_stage in stages)
     blocks = tuple(dict.fromkeys(stage.block for stage in arch.stages))
     expands = {block: {stage.expand for stage in arch.stages if stage.block == block} for block in blocks}
-    expands = {block: values for block, values in expands.items() if block in ("mbconv", "bottleneck")}
+    expands = {block: values for block, values in expands.items() if KINDS[block].middle_of}
     ratios = {block: {stage.se_ratio for stage in arch.stages if stage.block == block} for block in blocks}
-    ratios = {block: values for block, values in ratios.items() if block != "bottleneck"}
+    ratios = {block: values for block, values in ratios.items() if KINDS[block].squeezes}
     pooled = [
         layer.stage.channels - layer.inputs
         for of_stage, skip in zip(stages, skips, strict=True)
@@ -186,9 +190,7 @@ def _layers(arch: Arch) -> list[list[_Layer]]:
 
 def _added(layer: _Layer, skip: str) -> str:
     """What is added to the branch of the layer if its skip is `skip`: "" for nothing."""
-    if skip in ("identity", "projection") and layer.stride == 1 and layer.inputs == layer.stage.channels:
-        return "identity"
-    return skip if skip == "projection" or (skip == "pool" and layer.stage.channels >= layer.inputs) else ""
+    return added(skip, layer.inputs, layer.stage.channels, layer.stride)
 
 
 def _equal_skips(layers: Sequence[_Layer]) -> list[str]:
@@ -240,7 +242,7 @@ def _head(plan: _Plan, name: str, about: Mapping[str, str]) -> str:
 
 
 def _conv_norm(plan: _Plan) -> str:
-    linear = "projection" in plan.added or not {"linear", "mbconv", "bottleneck"}.isdisjoint(plan.blocks)
+    linear = "projection" in plan.added or any(conv.linear for conv in plan.convolutions)
     parameters = ["inputs: int", "outputs: int", "kernel: int", "stride: int = 1"]
     arguments = ["inputs", "outputs", "kernel", "stride", "padding=kernel // 2"]
     if plan.depthwise:
@@ -324,7 +326,7 @@ def _block(plan: _Plan) -> str:
     if plan.bare:
         condition = "if self.residual:" if plain else "if self.shortcut is not None:"
         addition = [condition, *(f"    {line}" for line in addition)]
-    after = "self.after" if plan.mixed else "self.activation" if "bottleneck" in plan.blocks else ""
+    after = "self.after" if plan.mixed else "self.activation" if plan.activated else ""
     names = [parameter.split(":")[0] for parameter in parameters]
     return _text(
         "class Block(nn.Module):",
@@ -344,8 +346,10 @@ def _block(plan: _Plan) -> str:
 
 def _stage(plan: _Plan) -> str:
     whole = all(expand.is_integer() for expand in set().union(*plan.expands.values()))
-    reference = {"mbconv": "input", "bottleneck": "output"}
-    references = " (mbconv) or ".join(reference[block] for block in sorted(plan.expands, reverse=True))
+    of_inputs = [block for block in plan.expands if KINDS[block].middle_of == "inputs"]
+    references = "input" if of_inputs else "output"
+    if 0 < len(of_inputs) < len(plan.expands):
+        references = f"input ({', '.join(of_inputs)}) or output"
     fields = {
         "branch": "branch: Callable[..., nn.Sequential]  # makes that of one layer",
         "kernel": "kernel: int",
@@ -393,40 +397,24 @@ def _shortcut(plan: _Plan) -> str:
 
 
 def _branch(plan: _Plan, block: str) -> str:
-    middle = _middle(plan, block)
-    width = "middle" if middle else "inputs"
-    spatial = [width, width, "stage.kernel", "stride"]
-    gate = _gate(plan, block, "stage.channels" if block in ("conv", "linear") else width)
-    expands = "stage.expand != 1" if 1 in plan.expands.get("mbconv", ()) else ""
-    layers: dict[str, list[tuple[str, str, list[str]]]] = {  # name, condition, arguments
-        "conv": [("conv", "", ["inputs", "stage.channels", "stage.kernel", "stride"]), *gate],
-        "linear": [("conv", "", ["inputs", "stage.channels", "stage.kernel", "stride", "linear=True"]), *gate],
-        "separable": [
-            ("depthwise", "", [*spatial, "groups=inputs"]),
-            *gate,
-            ("pointwise", "", ["inputs", "stage.channels", "1"]),
-        ],
-        "mbconv": [
-            *([("expand", expands, ["inputs", "middle", "1"])] if middle else []),
-            ("depthwise", "", [*spatial, f"groups={width}"]),
-            *gate,
-            ("project", "", [width, "stage.channels", "1", "linear=True"]),
-        ],
-        "bottleneck": [
-            ("reduce", "", ["inputs", "middle", "1"]),
-            ("conv", "", spatial),
-            ("restore", "", ["middle", "stage.channels", "1", "linear=True"]),
-        ],
-    }
-    written = []
-    for name, condition, arguments in layers[block]:
-        if condition:
-            written.append(f"    if {condition}:")
-        call = "SqueezeExcite" if name == "squeeze_excite" else "conv_norm"
-        written.append(_called(f'    {"    " if condition else ""}layers["{name}"] = ', (call, arguments)))
+    kind, middle = KINDS[block], _middle(plan, block)
+    channels = {"inputs": "inputs", "middle": "middle" if middle else "inputs", "channels": "stage.channels"}
+    fed, gate, written = "inputs", "", []
+    for part in kind.branch:
+        if isinstance(part, str):
+            for condition, arguments in _gate(plan, block, fed):
+                gate = ", squeeze-excitation"
+                written += _assigned(part, condition, ("SqueezeExcite", arguments))
+        elif middle or not part.expanding:
+            outputs = channels[part.outputs]
+            arguments = [fed, outputs, "stage.kernel" if part.spatial else "1"] + ["stride"] * part.strided
+            arguments += [f"groups={fed}"] * part.depthwise + ["linear=True"] * part.linear
+            condition = "stage.expand != 1" if part.expanding and 1 in plan.expands[block] else ""
+            written += _assigned(part.name, condition, ("conv_norm", arguments))
+            fed = outputs
     return _text(
         f"def {block}(stage: Stage, inputs: int, stride: int) -> nn.Sequential:",
-        f'    """{_SUMMARIES[block].format(", squeeze-excitation" if gate else "")}."""',
+        f'    """{kind.summary.format(gate)}."""',
         *([f"    middle = {middle}"] if middle else []),
         "    layers = OrderedDict()",
         *written,
@@ -434,13 +422,20 @@ def _branch(plan: _Plan, block: str) -> str:
     )
 
 
+def _assigned(name: str, condition: str, call: tuple[str, Sequence[str]]) -> list[str]:
+    """The lines that make a part of a branch, where there is a `condition` only if it holds."""
+    line = _called(f'    {"    " if condition else ""}layers["{name}"] = ', call)
+    return [f"    if {condition}:", line] if condition else [line]
+
+
 def _middle(plan: _Plan, block: str) -> str:
     """The channels in the middle of a branch; "" where they are those it is fed."""
-    if block not in plan.expands or (block == "mbconv" and plan.expands[block] == {1}):
+    of_inputs = KINDS[block].middle_of == "inputs"
+    if block not in plan.expands or (of_inputs and plan.expands[block] == {1}):
         return ""
-    reference = "inputs" if block == "mbconv" else "stage.channels"
+    reference = "inputs" if of_inputs else "stage.channels"
     layers = [layer for layer in plan.layers if layer.stage.block == block]
-    exact = [layer.stage.expand * (layer.inputs if block == "mbconv" else layer.stage.channels) for layer in layers]
+    exact = [layer.stage.expand * (layer.inputs if of_inputs else layer.stage.channels) for layer in layers]
     factor = "stage.expand" if "expand" in plan.columns else _number(layers[0].stage.expand)
     if factor == "0.25" and all(channels.is_integer() for channels in exact):
         return f"{reference} // 4"
@@ -450,8 +445,8 @@ def _middle(plan: _Plan, block: str) -> str:
     return rounded if round(min(exact)) else f"max(1, {rounded})"
 
 
-def _gate(plan: _Plan, block: str, channels: str) -> list[tuple[str, str, list[str]]]:
-    """The squeeze-excitation of a branch as (name, condition, arguments); none where its ratio is always 0."""
+def _gate(plan: _Plan, block: str, channels: str) -> list[tuple[str, list[str]]]:
+    """The squeeze-excitation of a branch as (condition, arguments); none where its ratio is always 0."""
     ratios = plan.ratios.get(block, {0})
     if ratios == {0}:
         return []
@@ -459,7 +454,7 @@ def _gate(plan: _Plan, block: str, channels: str) -> list[tuple[str, str, list[s
     squeezed = "inputs" if ratio == "1" else f"int({ratio} * inputs)"
     if any(0 < layer.stage.se_ratio and int(layer.stage.se_ratio * layer.inputs) == 0 for layer in plan.layers):
         squeezed = f"max(1, {squeezed})"
-    return [("squeeze_excite", "stage.se_ratio" if 0 in ratios else "", [channels, squeezed])]
+    return [("stage.se_ratio" if 0 in ratios else "", [channels, squeezed])]
 
 
 def _table(plan: _Plan) -> str:
@@ -516,10 +511,11 @@ def _layer(plan: _Plan) -> list[str]:
     """The statements that make one layer and append it."""
     lines = [f"branch = {'stage.branch' if 'branch' in plan.columns else plan.blocks[0]}(stage, inputs, stride)"]
     if plan.mixed:
-        lines += ["after = nn.Identity()", "if stage.branch is bottleneck:", f"    after = {plan.activation}"]
+        chosen = " or ".join(f"stage.branch is {block}" for block in plan.activated)
+        lines += ["after = nn.Identity()", f"if {chosen}:", f"    after = {plan.activation}"]
     if not plan.added:  # as Block names its parts
         lines += ["parts = OrderedDict(branch=branch)"]
-        if "bottleneck" in plan.blocks:
+        if plan.activated:
             lines += [f'parts["after"] = {"after" if plan.mixed else plan.activation}']
         return [*lines, "layers.append(nn.Sequential(parts))"]
     arguments = ["branch"]
