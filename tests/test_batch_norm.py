@@ -86,7 +86,7 @@ def learnt(group: WorkerGroup) -> dict[str, Any]:
     batches = source.batches(recipe, 0, 8, CPU, group.shard)
     training = TrainingState(build(replace(TINY, dropout=0.0), 0), recipe, batches.steps, CPU)
     forward, held_out = group.data_parallel(training.module), source.held_out(recipe, 8, CPU, group.shard)
-    epochs = list(train(training, batches, held_out, recipe, 0, forward=forward, group=group))
+    epochs = list(train(training, batches, held_out, recipe, 0, forward=forward, workers=group))
     return {
         "losses": training.losses,
         "weights": training.module.state_dict(),

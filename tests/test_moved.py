@@ -27,7 +27,8 @@ def test_every_command_is_a_verb_and_can_be_run() -> None:
 
 
 def test_no_two_modules_became_one_so_that_a_hash_over_earlier_names_is_the_same() -> None:
-    for table in (MOVED, COMMANDS, TARGETS):
+    of_one_release = {before: now for before, now in MOVED.items() if not before.startswith("phinas.")}
+    for table in (of_one_release, COMMANDS, TARGETS):
         assert len(set(table.values())) == len(table)
 
 

@@ -35,7 +35,7 @@ from phinas.networks.named import named, short_name
 from phinas.pages.cost_text import macs_text
 from phinas.training.data.load_for_training import load_for_training, takes
 from phinas.training.data.training_data import TrainingData
-from phinas.training.full.initial_network import SMALL_IMAGES, fitted_to_data, weights_below_head
+from phinas.training.full.initial_network import SMALL_IMAGES, below_head, fitted_to_data, read_weights
 from phinas.training.full.recipe import FullRecipe
 from phinas.training.full.trained_network import NETWORK, WEIGHTS
 from phinas.transfer.data_sets import Described, described
@@ -78,7 +78,9 @@ def main(arguments: Sequence[str]) -> int:
     side = max(given["resolution"] or one.arch.resolution for one in checkpoints)
     sets = [_data_set(given, str(name), side) for name in given["sets"]]
     contenders = {one.name: _contenders(one, checkpoints, recipes, grids, given) for one in sets}
-    weights = {one.name: weights_below_head(one.weights, one.arch, f"from={one.text}", say) for one in checkpoints}
+    weights = {
+        one.name: below_head(read_weights(one.weights, one.arch, f"from={one.text}", say)[0]) for one in checkpoints
+    }
     settings = _settings(given, recipes, checkpoints, contenders, sets)
     _check_folder(folder, settings)
     results = Results(folder / FILE)

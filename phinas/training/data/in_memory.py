@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -23,27 +23,18 @@ from phinas.training.full.recipe import FullRecipe
 from phinas.training.workers.shard import ALONE, Shard
 
 
-@dataclass(frozen=True, eq=False)
 class InMemoryData:
     """`TrainingData` of images that are all in memory.
 
     tested  the test split, of images as large as `data`'s; None: there is none.
     """
 
-    data: Dataset
-    tested: Images | None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.data.classes
-
-    @property
-    def channels(self) -> int:
-        return self.data.channels
-
-    @property
-    def flip(self) -> bool:
-        return self.data.flip
+    def __init__(self, data: Dataset, tested: Images | None) -> None:
+        self.data, self.tested = data, tested
+        self.classes, self.channels, self.flip = data.classes, data.channels, data.flip
+        self.size: tuple[int, int] = data.train.pixels.shape[1], data.train.pixels.shape[2]
+        self.train_count, self.held_out_count = len(data.train), len(data.val)
+        self.test_count = None if tested is None else len(tested)
 
     @property
     def mean(self) -> NDArray[np.float32]:
@@ -52,23 +43,6 @@ class InMemoryData:
     @property
     def std(self) -> NDArray[np.float32]:
         return self.data.std
-
-    @property
-    def size(self) -> tuple[int, int]:
-        height, width = self.data.train.pixels.shape[1:3]
-        return height, width
-
-    @property
-    def train_count(self) -> int:
-        return len(self.data.train)
-
-    @property
-    def held_out_count(self) -> int:
-        return len(self.data.val)
-
-    @property
-    def test_count(self) -> int | None:
-        return None if self.tested is None else len(self.tested)
 
     @cached_property
     def hash(self) -> str:
@@ -95,7 +69,7 @@ class InMemoryData:
     def whole(self) -> InMemoryData:
         splits = (self.data.train, self.data.val)
         pixels, labels = (np.concatenate([getattr(one, part) for one in splits]) for part in ("pixels", "labels"))
-        return replace(self, data=replace(self.data, train=Images(pixels, labels)))
+        return InMemoryData(replace(self.data, train=Images(pixels, labels)), self.tested)
 
     def _scored(self, images: Images, recipe: FullRecipe, side: int, where: torch.device, shard: Shard) -> Samples:
         part = shard.part(len(images))
@@ -139,15 +113,8 @@ class InMemoryBatches:
         self.calibration = calibration
         self._samples = samples
         self._plan = BatchPlan(len(samples), samples.flip, recipe, seed, side, shard)
+        self.steps, self.size = self._plan.steps, self._plan.size
         self._epoch: tuple[int, Tensor, Views | Boxes] | None = None
-
-    @property
-    def steps(self) -> int:
-        return self._plan.steps
-
-    @property
-    def size(self) -> int:
-        return self._plan.size
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         plan, samples = self._plan, self._samples

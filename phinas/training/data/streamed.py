@@ -152,21 +152,13 @@ class StreamedBatches:
     """
 
     def __init__(
-        self, source: StreamedData, plan: BatchPlan, where: torch.device, shard: Shard, calibration: Samples | None
+        self, data: StreamedData, plan: BatchPlan, where: torch.device, shard: Shard, calibration: Samples | None
     ) -> None:
-        self.calibration = calibration
-        self._source, self._plan, self._where, self._shard = source, plan, where, shard
+        self.steps, self.size, self.calibration = plan.steps, plan.size, calibration
+        self._data, self._plan, self._where, self._shard = data, plan, where, shard
         self._stream: Iterator[Tensor] = iter(())
         self._next: int | None = None
         self._epoch: tuple[int, NDArray[np.int64], Views | None] | None = None
-
-    @property
-    def steps(self) -> int:
-        return self._plan.steps
-
-    @property
-    def size(self) -> int:
-        return self._plan.size
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         plan, crop = self._plan, self._plan.recipe.crop
@@ -184,21 +176,21 @@ class StreamedBatches:
         self._next = step + 1
         if views is not None:
             pixels = seen(pixels, views[part], shift)
-        return plan.shown(self._source.samples(pixels, self._source.train_files.labels[index]), step)
+        return plan.shown(self._data.samples(pixels, self._data.train_files.labels[index]), step)
 
     def _started(self, step: int) -> Iterator[Tensor]:
-        source, plan = self._source, self._plan
+        data, plan = self._data, self._plan
         images = plan.part(0).stop - plan.part(0).start
-        bytes_of_batch = images * plan.side**2 * source.channels
-        parts = _parts(source.train_files, plan, step)
-        return _read(parts, source, self._where, self._shard, bytes_of_batch * _BATCHES_AHEAD)
+        bytes_of_batch = images * plan.side**2 * data.channels
+        parts = _parts(data.train_files, plan, step)
+        return _read(parts, data, self._where, self._shard, bytes_of_batch * _BATCHES_AHEAD)
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedEvaluation:
     """Files that are read each time they are scored: the square in the middle with `central` of the shorter side."""
 
-    source: StreamedData
+    data: StreamedData
     files: Files
     side: int
     central: float
@@ -222,11 +214,11 @@ class StreamedEvaluation:
             for start in range(0, len(self), size)
             for index in _pieces(np.arange(start, min(start + size, len(self))), self.side)
         )
-        ahead = _BATCHES_AHEAD * size * self.side**2 * self.source.channels
-        stream = _read(parts, self.source, self.where, self.shard, ahead)
+        ahead = _BATCHES_AHEAD * size * self.side**2 * self.data.channels
+        stream = _read(parts, self.data, self.where, self.shard, ahead)
         for start in range(0, len(self), size):
             labels = self.files.labels[start : start + size]
-            yield self.source.samples(_gathered(stream, len(labels), self.where), labels)
+            yield self.data.samples(_gathered(stream, len(labels), self.where), labels)
 
 
 def _parts(files: Files, plan: BatchPlan, step: int) -> Iterator[_Part]:
@@ -284,21 +276,21 @@ class _Reader:
 
 
 def _read(
-    parts: Iterable[_Part], source: StreamedData, where: torch.device, shard: Shard, ahead: int
+    parts: Iterable[_Part], data: StreamedData, where: torch.device, shard: Shard, ahead: int
 ) -> Iterator[Tensor]:
     """The images of each part in turn, whoever reads them. `ahead` bytes or a little more are read in advance.
 
     The processes end with the iterator, and with this process however it ends. Raises InputError.
     """
-    loaders = _loaders(source.loaders, where, shard)
-    reader = _Reader(source.channels, source.resolution, source.flip)
+    loaders = _loaders(data.loaders, where, shard)
+    reader = _Reader(data.channels, data.resolution, data.flip)
     loader: Iterable[Tensor | str] = map(reader.__getitem__, parts)
     if loaders:
         parts = iter(parts)
         first = next(parts, None)
         if first is None:
             return
-        bytes_of_part = len(first.paths) * first.side**2 * source.channels
+        bytes_of_part = len(first.paths) * first.side**2 * data.channels
         wanted = max(2, -(-ahead // (bytes_of_part * loaders)))
         fitting = max(1, _shared_memory() // (2 * shard.world_size) // (bytes_of_part * loaders))
         loader = DataLoader(

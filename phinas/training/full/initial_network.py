@@ -65,11 +65,6 @@ def below_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in weights.items() if not name.startswith("classifier.")}
 
 
-def weights_below_head(path: Path, arch: Arch, source: str, say: Callable[[str], None]) -> dict[str, Tensor]:
-    """As `read_weights`, without the classifier's."""
-    return below_head(read_weights(path, arch, source, say)[0])
-
-
 def initial_network(arch: Arch, seed: int, weights: Mapping[str, Tensor] | None) -> ConvNet:
     """The network with fresh weights of the seed, and `weights` over them."""
     module = build(arch, seed)
