@@ -38,7 +38,7 @@ $(OLDEST_RAY): .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ ray==$(patsubst ray-%,%,$(notdir $@))
 
 test-oldest-ray: $(OLDEST_RAY)  ## what runs on Ray, with the oldest Ray that is allowed
-	PYTHONPATH=$(OLDEST_RAY) $(BIN)/python -m pytest tests/test_ray_engine.py tests/test_cluster.py tests/test_tune.py tests/test_workers.py
+	PYTHONPATH=$(OLDEST_RAY) $(BIN)/python -m pytest -m "not slow" tests/test_ray_engine.py tests/test_cluster.py tests/test_tune.py tests/test_workers.py
 
 check: test
 

@@ -58,6 +58,7 @@ def _failed(said: str) -> str:
     return line
 
 
+@pytest.mark.figures
 def test_a_search_keeps_what_is_finished_and_ends_as_if_there_had_always_been_room(empty_folder: Path) -> None:
     folder = empty_folder / "runs" / "a"
     journal = folder / "journal.jsonl"

@@ -80,7 +80,9 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_how_to_go_on(
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "evaluations are kept" in output and "python -m nas.search" in output and "name=stopped" in output
-    assert json.loads((journal.parent / "summary.json").read_text())["evaluations"] >= 3
+    # What was being forced to disk when the signal came is taken back.
+    kept = journal.read_bytes().count(b"\n") - 1
+    assert json.loads((journal.parent / "summary.json").read_text())["evaluations"] == kept >= 2
 
 
 @pytest.mark.parametrize(
