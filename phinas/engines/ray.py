@@ -248,7 +248,8 @@ class _Pool:
             if worker.false_starts == _FALSE_STARTS:
                 said = f"{_FALSE_STARTS + 1} workers died before they could begin; the last: {_beginning(error)}"
                 raise RunFailed(said)
-            self._start(worker.gpus, worker.false_starts + 1)
+            if any(waits.gpus == worker.gpus for waits in self._wanting_more() or self.waiting):
+                self._start(worker.gpus, worker.false_starts + 1)
         elif evaluation.retries < self.max_failures:
             self.waiting.appendleft(replace(evaluation, retries=evaluation.retries + 1))
         else:
