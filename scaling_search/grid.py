@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,14 @@ from rich.table import Table
 
 from nas.halving import read_halving
 from phinas.command.configuration import configuration
-from phinas.command.console import CONSOLE, say, saying_what_is_kept
+from phinas.command.console import CONSOLE, say
 from phinas.command.parts import construct
 from phinas.command.run import run
-from phinas.command.run_folder import locked, run_folder, write_config
+from phinas.command.run_folder import run_folder
 from phinas.command.verbs import command_line
-from phinas.engines import inline
 from phinas.engines.evaluator import Evaluator
 from phinas.files.atomic_file import write_atomically
-from phinas.files.checks import check_number, check_whole
+from phinas.files.checks import check_choice, check_flag, check_number, check_whole
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
 from phinas.networks.compound import PAPER, Coefficients
@@ -33,15 +32,15 @@ from scaling_search.plan import CONSTRAINTS, Row, Surface, explored, plan
 from scaling_search.report import report, surface_picture
 from scaling_search.results import Outcome, about_of, outcome, write_candidates, write_constants, write_summary
 from scaling_search.session import (
-    Compared,
+    Subject,
     check_folder,
     conduct,
     foretell,
-    read_compared,
+    read_subject,
     settings_of,
     warn_of_enlarging,
 )  # fmt: skip
-from scaling_search.study import SAMPLERS, Evaluation, Explore, Params, Ranges, Study, Task, writing_study
+from scaling_search.study import SAMPLERS, Evaluation, Explore, Params, Ranges, Study, Task
 from scaling_search.variant import variant_text
 
 # What may change between the runs of one study: how long it goes on, and where it runs.
@@ -69,18 +68,16 @@ def grid(
     """
     count = None if given["candidates"] is None else check_whole("candidates", given["candidates"])
     seeds, seed = check_whole("seeds", given["seeds"]), check_whole("seed", given["seed"], least=0)
-    if given["sampler"] not in ("grid", *SAMPLERS):
-        raise InputError(f"sampler={given['sampler']}: it must be one of grid, {', '.join(SAMPLERS)}")
+    check_choice("sampler", given["sampler"], ("grid", *SAMPLERS))
     if given["sampler"] != "grid" and (count is None or given["constraint"] != "realised"):
         raise InputError(f"sampler={given['sampler']} needs candidates=NUMBER and constraint=realised")
-    if not isinstance(given["dry_run"], bool):
-        raise InputError(f"dry_run={given['dry_run']}: it must be true or false")
+    check_flag("dry_run", given["dry_run"])
     if not isinstance(given["lattice"], dict):
         raise InputError(f"lattice={given['lattice']}: it must have step, tolerance, alpha, beta and gamma")
 
     # Everything is checked, and the engine is up, before anything is written.
-    compared = read_compared(given, evaluator or construct(given, "evaluator"))
-    surface = _surface(given, compared)
+    subject = read_subject(given, evaluator or construct(given, "evaluator"))
+    surface = _surface(given, subject)
     try:
         points = lattice(**given["lattice"])
     except TypeError:
@@ -88,40 +85,26 @@ def grid(
     planned = plan(surface, points, count)  # a sampler's surface, too, must have networks
     typical = next(row.candidate.network for row in planned if row.candidate is not None)
     rows = planned if given["sampler"] == "grid" else []
-    halving = read_halving(given["halving"], compared.evaluator)
+    halving = read_halving(given["halving"], subject.evaluator)
     explore = None if rows else Explore(given["sampler"], count or 0, _task_of(surface, given["lattice"]))
     folder = run_folder(given["name"])
-    settings = settings_of("scaling_search.grid", given, _FREE_TO_CHANGE, compared)
+    settings = settings_of("scaling_search.grid", given, _FREE_TO_CHANGE, subject)
     before = check_folder(folder, settings)
-    asked = _Asked(folder, given, names, compared, surface, tuple(rows), typical, seeds, arguments)
+    asked = _Asked(folder, given, names, subject, surface, tuple(rows), typical, seeds, arguments)
     left = asked.left(before)
     if given["dry_run"]:
         _introduce(asked)
-        foretell(compared.evaluator, asked.networks, left, before)
+        foretell(subject.evaluator, asked.alike, left, before)
         if rows:
             CONSOLE.print(_plan_table(rows, cost(surface.baseline).macs))
         return 0
-    # A study that is finished needs no engine; inline costs nothing.
-    engine = construct(given, "engine") if left else inline.engine()
-    with engine as run_jobs, locked(folder):
-        with saying_what_is_kept(lambda: asked.kept(len(before))), writing_study(folder / "study.db") as path:
-            study = Study(
-                path, settings, _ranges(given), [_task(row) for row in asked.evaluated], seeds, seed, halving, explore
-            )
-        with closing(study), saying_what_is_kept(lambda: asked.kept(len(study.evaluations))):
-            write_config(folder, given)
-            _introduce(asked)
-            conduct(
-                study,
-                run_jobs,
-                compared.evaluator,
-                asked.networks,
-                _name,
-                folder,
-                asked.command(),
-                lambda: _save(asked, study),
-            )
-            return _conclude(asked, _save(asked, study))
+
+    def study_at(path: Path) -> Study:
+        tasks = [_task(row) for row in asked.evaluated]
+        return Study(path, settings, _ranges(given), tasks, seeds, seed, halving, explore)
+
+    result = conduct(asked, left, len(before), study_at, partial(_introduce, asked), _name, partial(_save, asked))
+    return _conclude(asked, result)
 
 
 @dataclass(frozen=True)
@@ -131,7 +114,7 @@ class _Asked:
     folder: Path
     given: Mapping[str, Any]
     names: Mapping[str, str]
-    compared: Compared
+    subject: Subject
     surface: Surface
     rows: tuple[Row, ...]  # none yet where a sampler chooses
     typical: Arch  # a network of the surface
@@ -144,7 +127,7 @@ class _Asked:
         return [row for row in self.rows if row.chosen and row.same_as is None]
 
     @property
-    def networks(self) -> list[Arch]:
+    def alike(self) -> list[Arch]:
         """Those that are evaluated, as far as they are known; else one of their size."""
         return [row.candidate.network for row in self.evaluated if row.candidate is not None] or [self.typical]
 
@@ -155,9 +138,7 @@ class _Asked:
     def left(self, before: Sequence[Evaluation]) -> int:
         """How many of them are still to come, after those of this study before, some of which nobody asks for now."""
         known = dict.fromkeys(one.network for one in before)
-        networks = (
-            [network.key() for network in self.networks] if self.rows else list(known)[: self.wanted // self.seeds]
-        )
+        networks = [network.key() for network in self.alike] if self.rows else list(known)[: self.wanted // self.seeds]
         here = [one for one in before if one.network in networks and one.replicate < self.seeds]
         stopped = {one.network for one in here if one.stopped}
         return self.wanted - sum(one.network not in stopped for one in here) - self.seeds * len(stopped)
@@ -178,13 +159,12 @@ class _Asked:
         return command_line("scaling_search.compare", kept, **changed)
 
 
-def _surface(given: Mapping[str, Any], compared: Compared) -> Surface:
+def _surface(given: Mapping[str, Any], subject: Subject) -> Surface:
     phi = check_number("phi", given["phi"], above=0, below=20)
     tolerance = check_number("tolerance", given["tolerance"], least=0, below=1)
-    for name, allowed in (("constraint", CONSTRAINTS), ("rounding", ROUNDINGS)):
-        if given[name] not in allowed:
-            raise InputError(f"{name}={given[name]}: it must be one of {', '.join(allowed)}")
-    return Surface(compared.baseline, phi, given["constraint"], tolerance, given["rounding"])
+    check_choice("constraint", given["constraint"], CONSTRAINTS)
+    check_choice("rounding", given["rounding"], ROUNDINGS)
+    return Surface(subject.baseline, phi, given["constraint"], tolerance, given["rounding"])
 
 
 def _ranges(given: Mapping[str, Any]) -> Ranges:
@@ -248,7 +228,7 @@ def _introduce(asked: _Asked) -> None:
             say(f"note: the paper's {PAPER} has no network of these MACs; a larger tolerance= may let it in")
         if surface.constraint == "nominal" and high / low > 1.1:
             say("warning: their costs differ, so accuracies reward what is dearer; constraint=realised compares fairly")
-    warn_of_enlarging(asked.compared, asked.networks)
+    warn_of_enlarging(asked.subject, asked.alike)
 
 
 def _plan_table(rows: Sequence[Row], base: int) -> Table:
@@ -270,9 +250,9 @@ def _save(asked: _Asked, study: Study) -> Outcome:
     result = outcome(rows, study.evaluations)
     folder = asked.folder
     write_candidates(folder / "candidates.csv", asked.surface, result)
-    about = about_of(asked.given, asked.names, asked.compared, asked.surface, asked.seeds)
+    about = about_of(asked.given, asked.names, asked.subject, asked.surface, asked.seeds)
     if result.best is not None:
-        write_constants(folder / "scaling.yaml", asked.compared.named, asked.surface, result, about)
+        write_constants(folder / "scaling.yaml", asked.subject.named, asked.surface, result, about)
     seconds = sum(one.seconds for one in study.evaluations)
     write_summary(folder / "summary.json", result, about, seconds)
     page = report(folder.name, asked.surface, result, about, (folder / "config.yaml").read_text(), study.left)

@@ -25,7 +25,7 @@ from phinas.networks.reference import NAMES
 from phinas.networks.scaling_file import Scaling, read_scaling, write_scaling
 from scaling_search.plan import Row, Surface
 from scaling_search.ranking import Ranking, rank
-from scaling_search.session import Compared, data_hash
+from scaling_search.session import Subject, data_hash
 from scaling_search.study import Evaluation
 
 _NAMED = 3  # of constants that share a network; the rest is counted
@@ -206,14 +206,14 @@ def _status(one: Found) -> str:
 
 
 def about_of(
-    given: Mapping[str, Any], names: Mapping[str, str], compared: Compared, surface: Surface, seeds: int
+    given: Mapping[str, Any], names: Mapping[str, str], subject: Subject, surface: Surface, seeds: int
 ) -> dict[str, Any]:
     """What the results came from, for people and scripts: settings, baselines, and hashes of what was trained on."""
     base = cost(surface.baseline)
     return {
         "baseline": {
             "name": str(given["baseline"]),
-            "key": compared.named.key(),
+            "key": subject.named.key(),
             "sha256": None if str(given["baseline"]) in NAMES else file_source(str(given["baseline"]))["sha256"],
             "variant": given["variant"],
             "trained_key": surface.baseline.key(),
@@ -226,8 +226,8 @@ def about_of(
         "sampler": given["sampler"],
         "evaluator": names["evaluator"],
         "settings_hash": _settings_hash(given["evaluator"]),
-        "data": names.get("data") if data_hash(compared.evaluator) else None,
-        "data_hash": data_hash(compared.evaluator),
+        "data": names.get("data") if data_hash(subject.evaluator) else None,
+        "data_hash": data_hash(subject.evaluator),
         "engine": names["engine"],
         "seeds": seeds,
         "seed": given["seed"],

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
+from statistics import fmean
+from typing import Any, Protocol, TypeVar
 
-from phinas.command.console import CONSOLE, say
-from phinas.command.progress import duration_text, progress
-from phinas.command.run_folder import begun
+from phinas.command.console import CONSOLE, say, saying_what_is_kept
+from phinas.command.parts import construct
+from phinas.command.progress import progress, worker_time_text
+from phinas.command.run_folder import begun, locked, write_config
+from phinas.engines import inline
 from phinas.engines.engine import RunJobs
-from phinas.engines.evaluator import EvaluationFailed, Evaluator
+from phinas.engines.evaluator import Evaluator
+from phinas.engines.forecast import seconds_each
 from phinas.files.errors import InputError, RunFailed
 from phinas.networks.arch import Arch
 from phinas.networks.cost import cost
@@ -21,9 +25,11 @@ from phinas.training.data import dataset
 from scaling_search.study import Evaluation, Study, check_study, writing_study
 from scaling_search.variant import read_variant
 
+Saved = TypeVar("Saved")  # what was found, as a command's report and last words need it
+
 
 @dataclass(frozen=True)
-class Compared:
+class Subject:
     """What is scaled, and what scores it.
 
     named     the baseline as the user named it.
@@ -36,7 +42,7 @@ class Compared:
     evaluator: Evaluator
 
 
-def read_compared(given: Mapping[str, Any], evaluator: Evaluator) -> Compared:
+def read_subject(given: Mapping[str, Any], evaluator: Evaluator) -> Subject:
     """The baseline that the settings describe, for this evaluator. Raises InputError naming what is wrong."""
     named = network_of("baseline", str(given["baseline"]))
     variant = given["variant"] or {}
@@ -53,7 +59,7 @@ def read_compared(given: Mapping[str, Any], evaluator: Evaluator) -> Compared:
                 "candidates differ in theirs, so give evaluator.resolution=network"
             )
         baseline = evaluator.adapted(baseline)
-    return Compared(named, baseline, evaluator)
+    return Subject(named, baseline, evaluator)
 
 
 def data_hash(evaluator: Evaluator) -> str | None:
@@ -62,9 +68,9 @@ def data_hash(evaluator: Evaluator) -> str | None:
     return dataset.data_hash(data) if all(hasattr(data, part) for part in ("train", "val")) else None
 
 
-def warn_of_enlarging(compared: Compared, networks: Sequence[Arch]) -> None:
+def warn_of_enlarging(subject: Subject, networks: Sequence[Arch]) -> None:
     """Say so where images are blown up: a network that sees more pixels sees no more detail then."""
-    enlarges = getattr(compared.evaluator, "enlarges", None)
+    enlarges = getattr(subject.evaluator, "enlarges", None)
     blown_up = [network for network in networks if enlarges is not None and enlarges(network)]
     if blown_up:
         sides = sorted({network.resolution for network in blown_up})
@@ -99,55 +105,89 @@ def foretell(
         return
     whole = f"{left} evaluations left" if before else f"{left} evaluations"
     times = [one.seconds for one in before if one.accuracy is not None]
-    how = "as those before took"
-    if not times:
-        measure = getattr(evaluator, "forecast", None)
-        how = "measured on one network"
-        typical = sorted(networks, key=lambda network: cost(network).macs)[len(networks) // 2]
-        try:
-            times = [] if measure is None else [measure(typical, threads)]
-        except EvaluationFailed:  # it will be recorded of this network when its turn comes
-            times = []
-    if not times:
+    typical = sorted(networks, key=lambda network: cost(network).macs)[len(networks) // 2]
+    each = seconds_each(evaluator, typical, times, threads)
+    if each is None:
         say(f"{whole}; how long they take is not known before the first")
         return
-    each, at_once = median(times), min(workers, left)
-    say(
-        f"{whole} x {each:.3g} s ({how}) = {duration_text(left * each)} of one worker's time"
-        + (f", about {duration_text(left * each / at_once)} with {at_once} at a time" if at_once > 1 else "")
-    )
+    how = "as those before took" if times else "measured on one network"
+    say(f"{whole} x {each:.3g} s ({how}) = {worker_time_text(left * each, left, workers)}")
+
+
+class Asked(Protocol):
+    """What a command was asked for that evaluates networks of one study."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def given(self) -> Mapping[str, Any]: ...
+
+    @property
+    def subject(self) -> Subject: ...
+
+    @property
+    def alike(self) -> Sequence[Arch]:
+        """Networks like those that are evaluated, by which the time is foretold."""
+
+    def command(self) -> str:
+        """The command line that resumes this run."""
+
+    def kept(self, evaluations: int) -> str:
+        """What a run says that ends too soon."""
 
 
 def conduct(
+    asked: Asked,
+    left: int,
+    before: int,
+    study_at: Callable[[Path], Study],
+    introduce: Callable[[], None],
+    name_of: Callable[[Evaluation], str],
+    save: Callable[[Study], Saved],
+) -> Saved:
+    """Evaluate what is left of a study, and save what is made of it: at the end, and where it is interrupted.
+
+    left       evaluations that are to come; where there are none, no engine is started.
+    before     evaluations that are there already.
+    study_at   opens the study, or makes it, in the file that is free then.
+    introduce  says what is about to happen, once nothing can be refused any more.
+    name_of    how people know an evaluation's network.
+    save       writes what is made from the study's results, however many there are.
+    """
+    folder = asked.folder
+    engine = construct(asked.given, "engine") if left else inline.engine()
+    with engine as run_jobs, locked(folder):
+        with saying_what_is_kept(lambda: asked.kept(before)), writing_study(folder / "study.db") as path:
+            study = study_at(path)
+        with closing(study), saying_what_is_kept(lambda: asked.kept(len(study.evaluations))):
+            write_config(folder, asked.given)
+            introduce()
+            _go_on(study, run_jobs, asked, name_of, save)
+            return save(study)
+
+
+def _go_on(
     study: Study,
     run_jobs: RunJobs,
-    evaluator: Evaluator,
-    networks: Sequence[Arch],
+    asked: Asked,
     name_of: Callable[[Evaluation], str],
-    folder: Path,
-    again: str,
-    save: Callable[[], object],
+    save: Callable[[Study], object],
 ) -> None:
-    """Evaluate what is left of a study, from what is said before it to what is said and saved when it is interrupted.
-
-    networks  some that are like those evaluated, by which the time is foretold.
-    name_of   how people know an evaluation's network.
-    again     the command line that goes on.
-    save      writes what is made from the study's results, however many there are.
-    """
-    before = study.evaluations
+    """Evaluate what is left, from what is said before it to what is said and saved when it is interrupted."""
+    before, evaluator = study.evaluations, asked.subject.evaluator
     if before or study.stale:
-        say(f"resuming {folder}: {len(before)} of {study.wanted} evaluations are done")
+        say(f"resuming {asked.folder}: {len(before)} of {study.wanted} evaluations are done")
     try:
-        foretell(evaluator, networks, study.left, before, run_jobs.workers, run_jobs.threads)
+        foretell(evaluator, asked.alike, study.left, before, run_jobs.workers, run_jobs.threads)
         with writing_study(study.path):
             _evaluate(study, run_jobs, evaluator, name_of)
     except (KeyboardInterrupt, RunFailed) as end:
         finished = len(study.evaluations)
         if isinstance(end, KeyboardInterrupt):
-            say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {again}")
+            say(f"\nstopped; {finished} of {study.wanted} evaluations are kept. To go on:\n  {asked.command()}")
         if finished:
-            save()
+            save(study)
         raise
 
 
@@ -183,8 +223,8 @@ def _outcome(one: Evaluation) -> str:
     return f"accuracy {one.curve[-1]:.4f}{halted}  {one.seconds:.3g} s"
 
 
-def settings_of(command: str, given: Mapping[str, Any], free: Sequence[str], compared: Compared) -> dict[str, Any]:
+def settings_of(command: str, given: Mapping[str, Any], free: Sequence[str], subject: Subject) -> dict[str, Any]:
     """What must agree between two runs of one study: all that is given but what is free to change, network and data."""
     kept = {name: value for name, value in given.items() if name not in free}
-    data = data_hash(compared.evaluator)
-    return {"command": command, **kept, "baseline_key": compared.baseline.key(), "data_hash": data}
+    data = data_hash(subject.evaluator)
+    return {"command": command, **kept, "baseline_key": subject.baseline.key(), "data_hash": data}

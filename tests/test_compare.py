@@ -28,7 +28,16 @@ from phinas.networks.scaling_file import Scaling, write_scaling
 from phinas.pages.style import svg
 from scaling_search.compare.__main__ import main
 from scaling_search.compare.figure import bases_figure, methods_figure, single_figure
-from scaling_search.compare.networks import BASELINE, BASES, COMPOUND, METHODS, Point, compared, line_of, on_bases
+from scaling_search.compare.networks import (
+    BASELINE,
+    BASES,
+    COMPOUND,
+    METHODS,
+    Point,
+    line_of,
+    on_bases,
+    points_at_equal_macs,
+)
 from scaling_search.compare.outcome import Noise, Outcome, contrasts, noise_of, outcomes, verdicts
 from scaling_search.study import NAME, Evaluation, check_study
 from scaling_search.variant import Variant
@@ -48,7 +57,7 @@ SMALL = replace(Variant(resolution=32, stem_stride=1, width=0.5).of(EFFICIENTNET
 @pytest.mark.parametrize("rounding", ["nearest", "official"])
 def test_all_networks_of_a_level_have_its_macs_for_every_baseline(name: str, rounding: str) -> None:
     baseline = reference(name)
-    points = compared(baseline, PAPER, (2, 4), 0.05, rounding)
+    points = points_at_equal_macs(baseline, PAPER, (2, 4), 0.05, rounding)
     assert [(point.line, point.factor) for point in points] == [
         (BASELINE, 1), *((method, factor) for factor in (2, 4) for method in METHODS)
     ]  # fmt: skip
@@ -61,7 +70,7 @@ def test_all_networks_of_a_level_have_its_macs_for_every_baseline(name: str, rou
 
 @pytest.mark.parametrize("baseline", [SMALL, EFFICIENTNET_B0])
 def test_a_single_dimension_grows_alone_and_compound_scaling_in_all(baseline: Arch) -> None:
-    for point in compared(baseline, PAPER, (2, 4, 8), 0.05)[1:]:
+    for point in points_at_equal_macs(baseline, PAPER, (2, 4, 8), 0.05)[1:]:
         grown = {"depth": point.depth, "width": point.width, "resolution": point.resolution}
         if point.line == COMPOUND:
             assert min(grown.values()) > 1
@@ -75,7 +84,7 @@ def test_a_level_moves_to_where_all_methods_have_a_network() -> None:
     baseline = replace(Variant(resolution=24, stem_stride=1, width=0.5).of(EFFICIENTNET_B0), classes=10)
     macs = [cost(replace(baseline, resolution=side)).macs / cost(baseline).macs for side in range(24, 64)]
     assert not any(1.9 <= one <= 2.1 for one in macs)  # resolution alone cannot double its MACs
-    level = compared(baseline, PAPER, (2,), 0.05)[1].level
+    level = points_at_equal_macs(baseline, PAPER, (2,), 0.05)[1].level
     assert any(abs(one / level - 1) <= 0.05 for one in macs) and level != 2
 
 
@@ -107,7 +116,7 @@ def made_up(points: Sequence[Point], gains: dict[str, float], noise: Sequence[fl
     return outcomes(points, found)
 
 
-POINTS = compared(SMALL, PAPER, (2, 4), 0.05)
+POINTS = points_at_equal_macs(SMALL, PAPER, (2, 4), 0.05)
 BETTER = {"depth": 0.01, "width": 0.02, "resolution": 0.01, COMPOUND: 0.04}
 
 
@@ -165,7 +174,8 @@ def test_equally_noisy_networks_are_seldom_taken_for_noisier() -> None:
 
 
 def test_a_network_that_two_lines_share_is_no_different_from_itself() -> None:
-    points = compared(SMALL, Coefficients(1, 1, 2**0.5), (2,), 0.05)  # compound scaling that is resolution alone
+    alone = Coefficients(1, 1, 2**0.5)  # compound scaling that is resolution alone
+    points = points_at_equal_macs(SMALL, alone, (2,), 0.05)
     shared = made_up(points, {}, (0.0, 0.01))
     same = next(one for one in contrasts(shared) if one.method == "resolution")
     assert (same.estimate, same.low, same.high) == (0, 0, 0) and not same.told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ from phinas.networks.reference import (
     RESNET_50,
     reference,
 )
-from phinas.weights.standalone import class_name, standalone
+from phinas.weights import model_template
+from phinas.weights.standalone import TEMPLATE, class_name, standalone
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import decode, sample
 
@@ -109,7 +111,11 @@ def check_equal(arch: Arch, side: int = 20) -> None:
     torch.manual_seed(1)
     ours = build(arch)
     torch.manual_seed(1)
-    theirs = builder(arch)()
+    check_same(ours, builder(arch)(), arch, side)
+
+
+def check_same(ours: nn.Module, theirs: nn.Module, arch: Arch, side: int) -> None:
+    """All weights, outputs and gradients of the two, to the bit."""
     for (name, mine), (other_name, other) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
         assert name == other_name and torch.equal(mine, other), name
     images = torch.randn(4, arch.in_channels, side, side)
@@ -155,15 +161,41 @@ def test_the_classes_can_be_others() -> None:
 
 
 @pytest.mark.parametrize(("arch", "absent"), [
-    (EFFICIENTNET_B0, ("PoolShortcut", "bottleneck", "se_ratio:", "shortcut", "Callable", "functional", "skip")),
-    (RESNET_50, ("SqueezeExcite", "mbconv", "drop_samples", "groups", "import torch\n", "Dropout", "head", "expand")),
-    (MOBILENET_V1, ("SqueezeExcite", "Block", "shortcut", "drop_samples", "linear", "expand", "self.head")),
+    (EFFICIENTNET_B0, ("PoolShortcut", "bottleneck", "functional", "ACTIVATED", "self.after", "MaxPool2d")),
+    (RESNET_50, ("SqueezeExcite", "mbconv", "drop_samples", "import torch\n", "Dropout", "head", "HEAD", "index")),
+    (MOBILENET_V1, ("SqueezeExcite", "shortcut(", "drop_samples", "HEAD", "self.shortcut", "after")),
     (MOBILENET_V2, ("SqueezeExcite", "drop_samples", "PoolShortcut", "import torch\n")),
 ])  # fmt: skip
 def test_nothing_stands_in_it_that_the_network_does_not_need(arch: Arch, absent: tuple[str, ...]) -> None:
     text = standalone(arch, "x", {})
     assert [word for word in absent if word in text] == []
-    assert len(text.splitlines()) < 180
+    assert len(text.splitlines()) < 210 and "#:" not in text
+
+
+def test_the_template_is_the_file_of_its_own_network() -> None:
+    """So what is read there, and checked by mypy and Ruff, is what people get."""
+    torch.manual_seed(1)
+    theirs = model_template.build()
+    stages = tuple(
+        Stage(stage.branch.__name__, stage.kernel, stage.stride, stage.channels, stage.layers, *stage[5:])
+        for stage in model_template.STAGES
+    )
+    channels, outputs, kernel, stride = model_template.STEM
+    arch = Arch(
+        stem=Stem(outputs, kernel, stride, pool=True),
+        stages=stages,
+        head_channels=model_template.HEAD,
+        resolution=model_template.RESOLUTION,
+        classes=model_template.CLASSES,
+        in_channels=channels,
+    )
+    torch.manual_seed(1)
+    check_same(build(arch), theirs, arch, side=32)
+
+    def code(text: str) -> str:
+        return re.sub(r"  #: .*", "", text.split('"""', 2)[2])
+
+    assert code(standalone(arch, "ConvNet", {})) == code(TEMPLATE.read_text())
 
 
 def test_it_imports_torch_and_the_standard_library_alone() -> None:

@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.controller import Problem, Result, novel, outwards
 from nas.costs import higher_is_better
+from phinas.files.checks import check_flag
 from phinas.files.errors import InputError
 from search_spaces.space import Picks
 
@@ -83,8 +84,7 @@ class Optuna:
         order (their index is a whole number to it); otherwise that they have none.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        if not isinstance(ordered, bool):
-            raise InputError(f"controller.ordered={ordered}: it must be true or false")
+        check_flag("controller.ordered", ordered)
         self.problem = problem
         self.seed = seed
         self.named = f"controller.sampler={sampler}"

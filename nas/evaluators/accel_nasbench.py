@@ -22,7 +22,7 @@ import numpy.typing as npt
 from nas.evaluators.boosted_trees import BoostedTrees, Floats, Integers, Quality, load_or_fit
 from nas.evaluators.published import published_file, with_noise
 from phinas.engines.evaluator import Measurement
-from phinas.files.checks import check_number
+from phinas.files.checks import check_choice, check_number
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
 from phinas.networks.network import Network
@@ -121,8 +121,7 @@ class AccelNASBenchDevice:
     """
 
     def __init__(self, path: str | Path | None, device: str = "a100") -> None:
-        if device not in DEVICES:
-            raise InputError(f"device.device={device}: it must be one of {', '.join(DEVICES)}")
+        check_choice("device.device", device, DEVICES)
         results = _Results("device.path", path)
         self._trees = {name: results.speed(field) for name, field in DEVICES[device].items()}
 

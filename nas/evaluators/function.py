@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from phinas.engines.evaluator import OUT_OF_MEMORY, Measurement, OutOfMemory
 from phinas.engines.out_of_memory import out_of_memory
+from phinas.files.dotted_path import located
 from phinas.files.errors import InputError
 from phinas.networks.network import Network
 
@@ -24,7 +24,7 @@ class Function:
 
     def __init__(self, function: Callable[..., Any] | str) -> None:
         """`function` may be a dotted path too, as on a command line. Raises InputError where it is no such function."""
-        self.function = _located(function) if isinstance(function, str) else function
+        self.function = located(function, "evaluator.function") if isinstance(function, str) else function
         if not callable(self.function):
             raise InputError(f"evaluator.function={function!r}: it must be a function from a network to its accuracy")
         self.takes_seed = _arguments(self.function) == 2
@@ -81,11 +81,3 @@ def _arguments(function: Callable[..., Any]) -> int:
                 f"evaluate={function!r}: it must take a network, or a network and a seed, and need no more"
             )
     return len(by_place) or 1
-
-
-def _located(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"evaluator.function={path}: cannot be found ({error})") from None

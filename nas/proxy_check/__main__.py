@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -32,14 +32,15 @@ from nas.timings import Timings, read_timings
 from phinas.command.configuration import configuration
 from phinas.command.console import CONSOLE, say, saying_what_is_kept
 from phinas.command.parts import check_inert, construct
-from phinas.command.progress import duration_text, progress
+from phinas.command.progress import progress, worker_time_text
 from phinas.command.run import run
 from phinas.command.run_folder import another_commands, begun, locked, read_config, run_folder, write_config
 from phinas.command.verbs import command_line
 from phinas.engines import inline
 from phinas.engines.engine import RunJobs
-from phinas.engines.evaluator import EvaluationFailed, Evaluator
-from phinas.files.checks import check_whole
+from phinas.engines.evaluator import Evaluator
+from phinas.engines.forecast import seconds_each
+from phinas.files.checks import check_flag, check_whole
 from phinas.files.errors import InputError
 from phinas.pages.cost_text import macs_text
 from search_spaces.space import check_decisions
@@ -67,8 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"trust={given['trust']}: it goes with from=, whose configuration names code")
     count, seeds = check_whole("networks", given["networks"], LEAST), check_whole("seeds", given["seeds"])
     seed = check_whole("seed", given["seed"], least=0)
-    if not isinstance(given["dry_run"], bool):
-        raise InputError(f"dry_run={given['dry_run']}: it must be true or false")
+    check_flag("dry_run", given["dry_run"])
 
     # Everything is checked, and the engine is up, before anything is written.
     settings_of_longer = _longer_settings(given, names["evaluator"])
@@ -348,11 +348,7 @@ def _foretell(
         jobs = {job.number for job in asked.jobs[schedule]}
         known = [seconds[entry.number] for entry in entries if entry.number in jobs and entry.number in seconds]
         typical = min(left, key=lambda job: abs(job.drawn.costs["macs"] - mean))
-        measure = getattr(asked.evaluators[schedule], "forecast", None)
-        try:
-            each = median(known) if known else measure(typical.network, threads) if measure else None
-        except EvaluationFailed:  # it will be recorded of this network when its turn comes
-            each = None
+        each = seconds_each(asked.evaluators[schedule], typical.network, known, threads)
         unknown |= each is None
         whole += len(left) * (each or 0)
         parts.append(f"{len(left)} by the {name} schedule" + ("" if each is None else f" x {each:.3g} s"))
@@ -361,11 +357,7 @@ def _foretell(
     if unknown:
         say(f"{', '.join(parts)}; how long they take is not known before the first")
         return
-    at_once = min(workers, asked.left(entries))
-    say(
-        f"{', '.join(parts)} = {duration_text(whole)} of one worker's time"
-        + (f", about {duration_text(whole / at_once)} with {at_once} at a time" if at_once > 1 else "")
-    )
+    say(f"{', '.join(parts)} = {worker_time_text(whole, asked.left(entries), workers)}")
 
 
 def _plan_table(chosen: Sequence[Drawn]) -> Table:

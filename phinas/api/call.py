@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -93,15 +92,6 @@ def alone(given: Any) -> bool:
 def listed(given: Any) -> list[Any]:
     """Several values as a list; one alone as a list of one."""
     return [given] if alone(given) else list(given)
-
-
-def located(group: str, path: str) -> Any:
-    """The class or function at a dotted path. Raises InputError where there is none."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{group}={path}: cannot be found ({error})") from None
 
 
 def made(group: str, part: Any) -> Any:

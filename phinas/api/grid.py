@@ -96,9 +96,10 @@ def grid(
 
     check_not_hidden()
     from nas.evaluators.function import as_evaluator
-    from phinas.api.call import located, mapping, named_run, network_option, options_of, speaking
+    from phinas.api.call import mapping, named_run, network_option, options_of, speaking
     from phinas.command.configuration import configuration
     from phinas.command.run_folder import RUNS
+    from phinas.files.dotted_path import located
     from phinas.files.errors import RunFailed
     from phinas.networks.scaling_file import read_scaling
     from scaling_search.grid import grid as run_grid
@@ -109,7 +110,7 @@ def grid(
         settings["variant"] = None
     else:
         settings |= {f"variant.{part}": value for part, value in mapping("variant", variant).items()}
-    if isinstance(evaluate, str) and "." in evaluate and not isinstance(there := located("evaluate", evaluate), type):
+    if isinstance(evaluate, str) and "." in evaluate and not isinstance(there := located(evaluate, "evaluate"), type):
         evaluate = there  # a function by its dotted path
     groups: dict[str, Any] = {"evaluator": evaluate, "data": data, "engine": engine}
     asked = options_of("grid", settings, groups, options, ("evaluator",))

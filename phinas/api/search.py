@@ -210,13 +210,14 @@ def search(
     from nas.evaluators.function import as_evaluator
     from nas.search import configured
     from nas.search import search as run_search
-    from phinas.api.call import listed, located, made, mapping, named_run, options_of, speaking
+    from phinas.api.call import listed, made, mapping, named_run, options_of, speaking
+    from phinas.files.dotted_path import located
     from phinas.files.errors import InputError
 
     settings: dict[str, Any] = {"target_flops": target_flops, "budget": budget, "seed": seed, "front": listed(front)}
     settings |= {f"targets.{cost}": target for cost, target in mapping("targets", targets).items()}
     settings |= {f"limits.{cost}": limit for cost, limit in mapping("limits", limits).items()}
-    if isinstance(evaluate, str) and "." in evaluate and not isinstance(there := located("evaluate", evaluate), type):
+    if isinstance(evaluate, str) and "." in evaluate and not isinstance(there := located(evaluate, "evaluate"), type):
         evaluate = there  # a function by its dotted path
     if not isinstance(controller, str) and not callable(controller):
         raise InputError(f"controller={controller!r}: it must be a class, a function that makes one, or a name")

@@ -24,7 +24,7 @@ from phinas.command.console import say
 from phinas.command.run import run
 from phinas.command.run_folder import another_commands, empty, locked, read_config, run_folder, write_config, write_json
 from phinas.files.atomic_file import write_atomically
-from phinas.files.checks import check_whole
+from phinas.files.checks import check_flag, check_whole
 from phinas.files.errors import InputError
 from phinas.files.settings import check_same_settings
 from phinas.networks.cost import cost
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = run_folder(given["name"])
     # Everything is checked, read and computed before anything is written.
     count, seed = check_whole("count", given["count"]), check_whole("seed", given["seed"], least=0)
-    if not isinstance(given["maps"], bool):
-        raise InputError(f"maps={given['maps']}: it must be true or false")
+    check_flag("maps", given["maps"])
     texts = _several("models", given["models"])
     models = [read_trained(text, say) for text in texts]
     if len({model.name for model in models}) < len(models):  # as runs of several folders may be called

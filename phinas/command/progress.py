@@ -13,6 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 PLAIN_INTERVAL = 1.0  # seconds; plain lines come no faster, so that a log of 100,000 evaluations stays readable
 
 
+def worker_time_text(seconds: float, left: int, workers: int) -> str:
+    """What `left` evaluations take of one worker's time, `seconds` in all, and with so many workers at a time."""
+    at_once = min(workers, left)
+    shared = f", about {duration_text(seconds / at_once)} with {at_once} at a time" if at_once > 1 else ""
+    return f"{duration_text(seconds)} of one worker's time{shared}"
+
+
 def duration_text(seconds: float) -> str:
     """`1h02m`, `3m05s` or `12s`."""
     whole = round(seconds)

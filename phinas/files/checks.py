@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from phinas.files.errors import InputError
@@ -15,6 +16,21 @@ def check_whole(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) ->
         bounds = f"{least} or more" if most == 2**63 - 1 else f"from {least} to {most}"
         raise InputError(f"{name}={value}: it must be a whole number, {bounds}")
     return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """`value` if it is true or false; InputError otherwise."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name}={value}: it must be true or false")
+    return value
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+    """`value` if it is one of those; InputError otherwise."""
+    choices = tuple(allowed)
+    if value not in choices:
+        raise InputError(f"{name}={value}: it must be one of {', '.join(choices)}")
+    return str(value)
 
 
 def check_number(

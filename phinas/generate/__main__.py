@@ -22,7 +22,7 @@ from phinas.command.run_folder import another_commands, empty, locked, run_folde
 from phinas.command.verbs import command_line
 from phinas.files.atomic_file import write_atomically
 from phinas.files.bytes import bytes_text
-from phinas.files.checks import check_number, check_whole
+from phinas.files.checks import check_flag, check_number, check_whole
 from phinas.files.errors import InputError
 from phinas.files.origin import file_source
 from phinas.files.settings import check_same_settings
@@ -60,8 +60,7 @@ def generate(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequ
     # Everything is checked, measured and loaded before anything is written.
     check_whole("seed", given["seed"], least=0)
     for name in ("ema", "measure"):
-        if not isinstance(given[name], bool):
-            raise InputError(f"{name}={given[name]}: it must be true or false")
+        check_flag(name, given[name])
     rule = read_rule(str(given["scaling"]))
     source = _source(given, rule)
     memory_of = {name: given[name] for name in ("batch_size", "mode", "dtype", "optimiser", "ema")}

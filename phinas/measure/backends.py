@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from phinas.engines.threads import torch_threads
+from phinas.files.checks import check_choice
 from phinas.files.errors import InputError
 from phinas.weights.inference import folded
 from phinas.weights.onnx_file import onnx_runner, write_onnx
@@ -20,10 +21,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def check_form(backend: str, kind: str, dtype: str) -> None:
     """InputError unless the backend is one of ours and runs on such a device with such numbers."""
-    if backend not in BACKENDS:
-        raise InputError(f"backend={backend}: it must be one of {', '.join(BACKENDS)}")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype}: it must be one of {', '.join(DTYPES)}")
+    check_choice("backend", backend, BACKENDS)
+    check_choice("dtype", dtype, DTYPES)
     if dtype == "float16" and kind == "cpu":
         raise InputError("dtype=float16: it is for CUDA; a CPU takes float32 and bfloat16")
     if backend == "onnx" and dtype != "float32":

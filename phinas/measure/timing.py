@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from phinas.engines.out_of_memory import out_of_memory
 from phinas.engines.threads import MOST_THREADS, torch_threads
-from phinas.files.checks import check_number, check_whole
+from phinas.files.checks import check_flag, check_number, check_whole
 from phinas.files.errors import DoesNotFit, InputError
 from phinas.measure.backends import check_form, on_device, prepare
 from phinas.networks.arch import Arch
@@ -114,8 +114,7 @@ class ThisMachine:
             raise InputError(f"kind={kind}: it must be cpu or cuda, or null for what there is")
         if kind == "cuda" and not torch.cuda.is_available():
             raise InputError("kind=cuda: there is no CUDA device here; device=cpu is the processor")
-        if not isinstance(channels_last, bool):
-            raise InputError(f"channels_last={channels_last}: it must be true or false")
+        check_flag("channels_last", channels_last)
         self.kind = kind or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_size = check_whole("batch_size", batch_size)
         self.threads = check_whole("threads", threads, most=MOST_THREADS)

@@ -22,8 +22,8 @@ from phinas.command.run_folder import another_commands, begun, locked, run_folde
 from phinas.command.verbs import command_line
 from phinas.engines import inline
 from phinas.engines.engine import RunJobs
-from phinas.engines.evaluator import EvaluationFailed
-from phinas.files.checks import check_number, check_whole
+from phinas.engines.forecast import seconds_each
+from phinas.files.checks import check_flag, check_number, check_whole
 from phinas.files.errors import InputError
 from phinas.files.moved import renamed
 from phinas.files.origin import file_source
@@ -58,8 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     given, names = configuration(COMMAND, "transfer", arguments, open_ended=("sets",))
     seed, seeds = check_whole("seed", given["seed"], least=0), check_whole("seeds", given["seeds"])
     for option in ("scratch", "dry_run"):
-        if not isinstance(given[option], bool):
-            raise InputError(f"{option}={given[option]}: it must be true or false")
+        check_flag(option, given[option])
     for option in ("resolution", "stem_stride"):
         if given[option] is not None:
             check_whole(option, given[option])
@@ -402,10 +401,9 @@ def _foretell(asked: _Asked) -> None:
             left = one.left(asked.results, asked.seed, asked.seeds)
             for _, each in itertools.groupby(left, key=lambda trial: trial.stage):
                 trials = list(each)
-                try:
-                    whole += len(trials) * evaluator.forecast(trials[0], 1)
-                except EvaluationFailed:  # it will be recorded of it when its turn comes
-                    unknown = True
+                seconds = seconds_each(evaluator, trials[0])
+                unknown |= seconds is None
+                whole += len(trials) * (seconds or 0)
     say(
         f"{asked.left} trainings, {duration_text(whole)} of one worker's time on one thread"
         + (", without those that fail" if unknown else "")

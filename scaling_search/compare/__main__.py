@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,14 +12,13 @@ from typing import Any
 from rich.table import Table
 
 from phinas.command.configuration import configuration
-from phinas.command.console import CONSOLE, say, saying_what_is_kept
+from phinas.command.console import CONSOLE, say
 from phinas.command.parts import construct
 from phinas.command.run import run
-from phinas.command.run_folder import locked, run_folder, write_config, write_json
+from phinas.command.run_folder import run_folder, write_json
 from phinas.command.verbs import command_line
-from phinas.engines import inline
 from phinas.files.atomic_file import write_atomically
-from phinas.files.checks import check_number, check_whole
+from phinas.files.checks import check_choice, check_flag, check_number, check_whole
 from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
 from phinas.networks.compound import PAPER, Coefficients
@@ -29,20 +28,20 @@ from phinas.networks.scaling_file import read_scaling
 from phinas.pages.cost_text import macs_text
 from phinas.pages.style import png
 from scaling_search.compare.figure import overview_figure
-from scaling_search.compare.networks import BASELINE, LINES, Point, check_factors, compared, on_bases
+from scaling_search.compare.networks import BASELINE, LINES, Point, check_factors, on_bases, points_at_equal_macs
 from scaling_search.compare.outcome import Outcome, accuracy_text, contrasts, outcomes, verdicts, write_comparison
 from scaling_search.compare.report import report
 from scaling_search.session import (
-    Compared,
+    Subject,
     check_folder,
     conduct,
     data_hash,
     foretell,
-    read_compared,
+    read_subject,
     settings_of,
     warn_of_enlarging,
 )
-from scaling_search.study import Evaluation, Ranges, Study, Task, writing_study
+from scaling_search.study import Evaluation, Ranges, Study, Task
 from scaling_search.variant import variant_text
 
 # What may change between the runs of one study: what else is compared, how surely, and where it runs.
@@ -56,54 +55,41 @@ def main(arguments: Sequence[str]) -> int:
     seeds, seed = check_whole("seeds", given["seeds"]), check_whole("seed", given["seed"], least=0)
     factors = check_factors(given["factors"])
     tolerance = check_number("tolerance", given["tolerance"], least=0, below=1)
-    if given["rounding"] not in ROUNDINGS:
-        raise InputError(f"rounding={given['rounding']}: it must be one of {', '.join(ROUNDINGS)}")
+    check_choice("rounding", given["rounding"], ROUNDINGS)
     for name in ("figure4", "dry_run"):
-        if not isinstance(given[name], bool):
-            raise InputError(f"{name}={given[name]}: it must be true or false")
+        check_flag(name, given[name])
     constants = _constants(given["scaling"])
 
     # Everything is checked, and the engine is up, before anything is written.
-    what = read_compared(given, construct(given, "evaluator"))
-    points = compared(what.baseline, constants, factors, tolerance, given["rounding"])
+    subject = read_subject(given, construct(given, "evaluator"))
+    points = points_at_equal_macs(subject.baseline, constants, factors, tolerance, given["rounding"])
     wanting: list[tuple[str, float]] = []
     if given["figure4"]:
         levels = {point.factor: point.level for point in points if point.line != BASELINE}
-        more, wanting = on_bases(what.baseline, levels, tolerance, given["rounding"])
+        more, wanting = on_bases(subject.baseline, levels, tolerance, given["rounding"])
         points += more
     folder = run_folder(given["name"])
-    settings = settings_of("scaling_search.compare", given, _FREE_TO_CHANGE, what) | {
+    settings = settings_of("scaling_search.compare", given, _FREE_TO_CHANGE, subject) | {
         "scaling": list(vars(constants).values())
     }
     before = check_folder(folder, settings)
-    asked = _Asked(folder, given, names, what, constants, tuple(points), tuple(wanting), seeds, seed, tuple(arguments))
+    asked = _Asked(
+        folder, given, names, subject, constants, tuple(points), tuple(wanting), seeds, seed, tuple(arguments)
+    )
     before = [one for one in before if one.network in asked.networks and one.replicate < seeds]
     left = len(asked.networks) * seeds - len(before)
     if given["dry_run"]:
         _introduce(asked)
         CONSOLE.print(_points_table(asked))
-        foretell(what.evaluator, [asked.typical], left, before)
+        foretell(subject.evaluator, asked.alike, left, before)
         return 0
-    # A study that is finished needs no engine; inline costs nothing.
-    engine = construct(given, "engine") if left else inline.engine()
-    with engine as run_jobs, locked(folder):
+
+    def study_at(path: Path) -> Study:
         tasks = [Task({"line": point.line, "factor": point.factor}, point.network) for point in asked.networks.values()]
-        with saying_what_is_kept(lambda: asked.kept(len(before))), writing_study(folder / "study.db") as path:
-            study = Study(path, settings, _ranges(factors), tasks, seeds, seed)
-        with closing(study), saying_what_is_kept(lambda: asked.kept(len(study.evaluations))):
-            write_config(folder, given)
-            _introduce(asked)
-            conduct(
-                study,
-                run_jobs,
-                what.evaluator,
-                [asked.typical],
-                _name,
-                folder,
-                asked.command(),
-                lambda: _save(asked, study),
-            )
-            return _conclude(asked, _save(asked, study))
+        return Study(path, settings, _ranges(factors), tasks, seeds, seed)
+
+    results = conduct(asked, left, len(before), study_at, partial(_introduce, asked), _name, partial(_save, asked))
+    return _conclude(asked, results)
 
 
 @dataclass(frozen=True)
@@ -113,7 +99,7 @@ class _Asked:
     folder: Path
     given: Mapping[str, Any]
     names: Mapping[str, str]
-    what: Compared
+    subject: Subject
     constants: Coefficients
     points: tuple[Point, ...]
     wanting: tuple[tuple[str, float], ...]
@@ -130,11 +116,11 @@ class _Asked:
         return first
 
     @property
-    def typical(self) -> Arch:
+    def alike(self) -> list[Arch]:
         """The network whose MACs are nearest to the mean of all, by which their time is foretold."""
         points = self.networks.values()
         mean = fmean(point.macs for point in points)
-        return min(points, key=lambda point: abs(point.macs - mean)).network
+        return [min(points, key=lambda point: abs(point.macs - mean)).network]
 
     @property
     def notes(self) -> list[str]:
@@ -180,7 +166,7 @@ def _name(one: Evaluation) -> str:
 
 def _introduce(asked: _Asked) -> None:
     """Say what is about to happen."""
-    given, baseline = asked.given, asked.what.baseline
+    given, baseline = asked.given, asked.subject.baseline
     levels = {point.factor: point.level for point in asked.points if point.line != BASELINE}
     at = ", ".join(
         f"{level:.3g}x"
@@ -196,13 +182,13 @@ def _introduce(asked: _Asked) -> None:
     for note in asked.notes:
         say(f"note: {note}")
     say(f"{len(asked.networks)} distinct networks, each with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}")
-    warn_of_enlarging(asked.what, [point.network for point in asked.networks.values()])
+    warn_of_enlarging(asked.subject, [point.network for point in asked.networks.values()])
     scaling = str(given["scaling"])
     if scaling.endswith((".yaml", ".yml")):
         found = read_scaling(scaling)
         known = found.evidence.get("baseline")
         trained = known.get("trained_key") if isinstance(known, Mapping) else baseline.key()
-        if found.baseline != asked.what.named or trained != baseline.key():
+        if found.baseline != asked.subject.named or trained != baseline.key():
             say(
                 f"warning: the constants of {scaling} were found for another baseline; "
                 "give baseline=, variant= and data= as there"
@@ -269,14 +255,14 @@ def _about(asked: _Asked) -> dict[str, Any]:
     return {
         "baseline": given["baseline"],
         "baseline_macs": asked.points[0].macs,
-        "baseline_key": asked.what.baseline.key(),
+        "baseline_key": asked.subject.baseline.key(),
         "scaling": str(given["scaling"]),
         "constants": vars(asked.constants),
         "tolerance": given["tolerance"],
         "rounding": given["rounding"],
         "evaluator": asked.names["evaluator"],
         "engine": asked.names["engine"],
-        "data_hash": data_hash(asked.what.evaluator),
+        "data_hash": data_hash(asked.subject.evaluator),
         "seeds": asked.seeds,
         "seed": asked.seed,
     }

@@ -43,7 +43,7 @@ class Point:
 
     line     what was scaled: BASELINE, one of METHODS, or `line_of` one of BASES.
     factor   multiple of the baseline's MACs that was asked for; 1 of the baseline itself.
-    level    the multiple that all networks of this level were made for; see `compared`.
+    level    the multiple that all networks of this level were made for; see `points_at_equal_macs`.
     depth, width, resolution
              what became of it: layers of all stages, the sum of the stages' channels, and the side of the input, each
              over the baseline's.
@@ -84,7 +84,7 @@ def check_factors(factors: Any) -> tuple[float, ...]:
     return tuple(found)
 
 
-def compared(
+def points_at_equal_macs(
     baseline: Arch, constants: Coefficients, factors: Sequence[float], tolerance: float, rounding: str = "nearest"
 ) -> list[Point]:
     """The baseline, and for each factor one network of each method at a level that all of them have one of.

@@ -146,7 +146,7 @@ def contrasts(found: Sequence[Outcome]) -> list[Contrast]:
     three may be picked by its accuracy.
     """
     known = {(one.point.level, one.point.line): one for one in found if one.accuracies}
-    compared = []
+    found_contrasts = []
     for (level, method), single in known.items():
         ours = known.get((level, COMPOUND))
         if method not in SINGLE or ours is None:
@@ -154,8 +154,8 @@ def contrasts(found: Sequence[Outcome]) -> list[Contrast]:
         estimate = (ours.mean or 0.0) - (single.mean or 0.0)
         reach = _reach(ours, single)
         ends = (None, None) if reach is None else (estimate - reach, estimate + reach)
-        compared.append(Contrast(level, method, estimate, *ends))
-    return compared
+        found_contrasts.append(Contrast(level, method, estimate, *ends))
+    return found_contrasts
 
 
 def _reach(one: Outcome, other: Outcome) -> float | None:
@@ -175,10 +175,10 @@ def _reach(one: Outcome, other: Outcome) -> float | None:
 def verdicts(found: Sequence[Outcome]) -> list[str]:
     """What the data say of compound scaling against the best single dimension, a line for each level."""
     lines = []
-    compared = contrasts(found)
+    all_contrasts = contrasts(found)
     for level in sorted({one.point.level for one in found if one.point.line in METHODS}):
         here = {one.point.line: one for one in found if one.point.level == level and one.mean is not None}
-        singles = [one for one in compared if one.level == level]
+        singles = [one for one in all_contrasts if one.level == level]
         if not singles:
             lines.append(f"at {level:.3g}x: not known yet")
             continue
@@ -210,11 +210,11 @@ def accuracy_text(one: Outcome) -> str:
 def write_comparison(path: Path, found: Sequence[Outcome]) -> None:
     """`comparison.csv`: one row for each network of each line, as Tables 3 and 7 of the paper have them."""
     whole = next(one.point.macs for one in found if one.point.line == BASELINE)
-    compared = {(one.level, one.method): one for one in contrasts(found)}
+    contrast_of = {(one.level, one.method): one for one in contrasts(found)}
     rows = []
     for one in found:
         point = one.point
-        against = compared.get((point.level, point.line))
+        against = contrast_of.get((point.level, point.line))
         rows.append(
             {
                 "line": point.line, "factor": point.factor, "level": point.level,

@@ -58,10 +58,10 @@ def report(
 def _rows(found: Sequence[Outcome]) -> list[dict[str, Any]]:
     """The networks as Tables 3 and 7 of the paper have them."""
     whole = next(one.point.macs for one in found if one.point.line == BASELINE)
-    compared = {(one.level, one.method): one for one in contrasts(found)}
+    contrast_of = {(one.level, one.method): one for one in contrasts(found)}
     rows = []
     for one in found:
-        point, against = one.point, compared.get((one.point.level, one.point.line))
+        point, against = one.point, contrast_of.get((one.point.level, one.point.line))
         rows.append(
             {
                 "of_methods": point.line in (BASELINE, *METHODS),

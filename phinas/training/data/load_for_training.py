@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from inspect import Parameter, signature
 from typing import Any
 
 from phinas.command.parts import construct
+from phinas.files.dotted_path import located
 from phinas.files.errors import InputError
 from phinas.training.data.dataset import Dataset, Images
 from phinas.training.data.in_memory import InMemoryData
@@ -19,7 +19,7 @@ from phinas.training.data.validation_split import hold_out
 
 def takes(target: str, name: str) -> bool:
     """Whether the loader at the dotted path `target` has a setting `name`; InputError if there is no loader."""
-    return name in signature(_found(target)).parameters
+    return name in signature(located(target)).parameters
 
 
 def load_for_training(name: str, settings: Mapping[str, Any], fraction: float) -> TrainingData:
@@ -32,7 +32,7 @@ def load_for_training(name: str, settings: Mapping[str, Any], fraction: float) -
     shows before days of training, though it is looked at once, at the end.
     """
     target = str(settings["_target_"])
-    loader = _found(target)
+    loader = located(target)
     if isinstance(loader, Loader):
         splits = construct({name: {**settings, "_target_": f"{target}.open"}}, name)
         streamed: TrainingData | None = splits.streamed()
@@ -63,7 +63,7 @@ def with_test(data: Dataset, test: Images | None, fraction: float, seed: int) ->
 def _test_beside(target: str, settings: Mapping[str, Any]) -> Images | None:
     """What `..._test` gives of the settings that it takes, where a function of the user's own has one beside it."""
     try:
-        read = _found(f"{target}_test")
+        read = located(f"{target}_test")
     except InputError:
         return None
     parameters = signature(read).parameters
@@ -71,11 +71,3 @@ def _test_beside(target: str, settings: Mapping[str, Any]) -> Images | None:
     options = {name: value for name, value in settings.items() if name != "_target_"}
     images: Images | None = read(**{name: one for name, one in options.items() if takes_all or name in parameters})
     return images
-
-
-def _found(target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{target}: cannot be found ({error})") from None

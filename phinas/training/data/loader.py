@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol
 
-from phinas.files.checks import check_number, check_whole
+from phinas.files.checks import check_flag, check_number, check_whole
 from phinas.files.errors import InputError
 from phinas.training.data.dataset import Dataset, Images
 
@@ -55,8 +55,7 @@ def check_settings(val_fraction: float, seed: int, flip: bool = False, limit: in
     """InputError for settings that several loaders have."""
     check_number("data.val_fraction", val_fraction, above=0, below=1)
     check_whole("data.seed", seed, least=0)
-    if not isinstance(flip, bool):
-        raise InputError(f"data.flip={flip}: it must be true or false")
+    check_flag("data.flip", flip)
     if limit is not None:
         check_whole("data.limit", limit)
 

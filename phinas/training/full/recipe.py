@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from phinas.files.checks import check_number, check_whole
+from phinas.files.checks import check_flag, check_number, check_whole
 from phinas.files.errors import InputError
 from phinas.training.augment.crops import padded
 from phinas.training.optim import parameter_groups
@@ -128,8 +128,8 @@ class FullRecipe:
                 raise InputError(f"recipe.{name}={value}: it must be at most 1")
         for name in ("decay_biases", "crop", "enlarge", "compile", "new_head", "head_only", "bfloat16"):
             value = getattr(self, name)
-            if not isinstance(value, bool) and not (name == "bfloat16" and value is None):
-                raise InputError(f"recipe.{name}={value}: it must be true or false")
+            if name != "bfloat16" or value is not None:
+                check_flag(f"recipe.{name}", value)
         if self.head_only and self.recalibrate:
             raise InputError(f"recipe.recalibrate={self.recalibrate}: with head_only it must be 0, as statistics stay")
         if self.crop and self.translate:

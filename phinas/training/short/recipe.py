@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from phinas.files.checks import check_number, check_whole
+from phinas.files.checks import check_choice, check_number, check_whole
 from phinas.files.errors import InputError
 
 OPTIMIZERS = ("sgd", "rmsprop", "adamw")
@@ -46,8 +46,7 @@ class Recipe:
             check_whole(name, getattr(self, name), fewest)
         if self.recalibrate == 1:
             raise InputError("recalibrate=1: it must be 0, or 2 images or more")
-        if self.optimizer not in OPTIMIZERS:
-            raise InputError(f"optimizer={self.optimizer}: it must be one of {', '.join(OPTIMIZERS)}")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_number("lr", self.lr, above=0)
         check_number("weight_decay", self.weight_decay, least=0)
         for name in ("momentum", "warmup", "label_smoothing", "translate"):
