@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -142,22 +143,37 @@ def _places(phi: float) -> Iterator[float]:
 @lru_cache(maxsize=1 << 12)  # many constants, and many places on their way, have the same layers
 def _sides(layers: Arch, low: int, high: int) -> tuple[int, int]:
     """The first and last side of the input at which these layers have `low` to `high` MACs; none where first > last."""
-    return _first_side(layers, low), _first_side(layers, high + 1) - 1
+    always, by_stride = _macs_by_stride(layers)
+
+    def macs_at(side: int) -> int:
+        return always + sum(each * (-(-side // stride)) ** 2 for stride, each in by_stride)
+
+    def first(macs: int) -> int:  # they only grow with the side
+        beyond = 1
+        while macs_at(beyond) < macs:
+            beyond *= 2
+        return bisect_left(range(beyond), macs, key=macs_at)
+
+    return max(1, first(low)), first(high + 1) - 1
 
 
-def _first_side(layers: Arch, macs: int) -> int:
-    """The first side with `macs` or more: they only grow with the side."""
+def _macs_by_stride(layers: Arch) -> tuple[int, list[tuple[int, int]]]:
+    """MACs at any side n as (c, [(s, m), ...]): c + the sum of m * ceil(n / s)^2 over the total strides s of layers.
+
+    Each total stride s divides the next, t: at n = t, the layers of stride s have (t / s)^2 pixels, all later ones one.
+    """
 
     def macs_at(side: int) -> int:
         return cost(replace(layers, resolution=side)).macs
 
-    near = layers.resolution * math.sqrt(macs / cost(layers).macs)  # they grow about with its square
-    below, beyond = max(1, int(0.9 * near)), math.ceil(1.1 * near)
-    while below > 1 and macs_at(below) >= macs:
-        below //= 2
-    while macs_at(beyond) < macs:
-        beyond *= 2
-    return below + bisect_left(range(below, beyond), macs, key=macs_at)
+    steps = (layers.stem.stride, 2 if layers.stem.pool else 1, *(stage.stride for stage in layers.stages))
+    strides = sorted(set(itertools.accumulate(steps, operator.mul)))
+    one = macs_at(1)
+    by_stride: list[tuple[int, int]] = []
+    for stride, beyond in itertools.pairwise([*strides, 2 * strides[-1]]):
+        rest = macs_at(beyond) - one - sum(each * ((beyond // earlier) ** 2 - 1) for earlier, each in by_stride)
+        by_stride.append((stride, rest // ((beyond // stride) ** 2 - 1)))
+    return one - sum(each for _, each in by_stride), by_stride
 
 
 def _trim(side: int, baseline: Arch, coefficients: Coefficients, phi: float) -> float:

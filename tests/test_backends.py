@@ -30,6 +30,7 @@ def test_every_backend_computes_the_same_and_leaves_the_network_as_it_is(backend
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_networks_compiled_one_after_the_other_stay_compiled() -> None:
     """torch.compile gives up on the ninth network of one code object; each has its own, so two do not meet."""
     from torch._dynamo.utils import counters

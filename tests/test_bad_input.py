@@ -45,7 +45,7 @@ from phinas.networks.scaling_file import Scaling, write_scaling
 from phinas.train import __main__ as train
 from phinas.weights.checkpoints import save_weights
 from scaling_search import grid
-from tests.conftest import contents
+from tests.conftest import states
 
 TINY = Arch(
     stem=Stem(channels=8, stride=1),
@@ -773,14 +773,14 @@ def test_one_line_says_what_is_wrong_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(spoilt / place)
     monkeypatch.setattr(sys, "argv", [command, *arguments_of(command, typed)])
-    before, folders = contents(spoilt), sorted(spoilt.rglob("*"))
+    before = states(spoilt)
     with pytest.raises(SystemExit) as exit:
         run(command_module(command).main)
     output, errors = capfd.readouterr()
     assert errors.startswith("error: ") and errors.count("\n") == 1 and errors.endswith("\n")
     assert says in errors and len(errors) < 800 + len(typed)
     assert exit.value.code == 2 and "Traceback" not in output
-    assert sorted(spoilt.rglob("*")) == folders and contents(spoilt) == before
+    assert states(spoilt) == before
 
 
 @pytest.mark.parametrize(
@@ -795,7 +795,7 @@ def test_it_is_so_in_a_process_of_its_own(
     spoilt: Path, command_environment: dict[str, str], command: str, typed: str, says: str
 ) -> None:
     typed_all = [sys.executable, "-m", command, *arguments_of(command, typed)]
-    before = contents(spoilt)
+    before = states(spoilt)
     done = subprocess.run(typed_all, cwd=spoilt, env=command_environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith(says) and contents(spoilt) == before
+    assert done.stderr.startswith(says) and states(spoilt) == before

@@ -142,6 +142,7 @@ def test_on_a_gpu_one_worker_in_its_group_is_torchs_own(tmp_path: Path, dtype: t
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_values_gradients_and_statistics_are_the_whole_batchs(found: list[dict[str, Any]]) -> None:
     wanted, parts = whole("net"), [one["net"] for one in found]
     for name in ("y", "x", "scored"):
@@ -153,6 +154,7 @@ def test_values_gradients_and_statistics_are_the_whole_batchs(found: list[dict[s
         torch.testing.assert_close(part["state"], wanted["state"], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_far_from_zero_nothing_cancels(found: list[dict[str, Any]]) -> None:
     """E[x^2] - E[x]^2 of values near 1000 in float32 is wrong by 0.1; torch's own norm is the measure."""
     exact, own = whole("far", torch.float64), whole("far")
@@ -162,6 +164,7 @@ def test_far_from_zero_nothing_cancels(found: list[dict[str, Any]]) -> None:
         torch.testing.assert_close(both.double(), exact[name], atol=2 * error, rtol=0)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_normalised_by_float32_moments(found: list[dict[str, Any]]) -> None:
     wanted = whole("half")
     torch.testing.assert_close(torch.cat([one["half"]["y"] for one in found]), wanted["y"])
@@ -170,11 +173,13 @@ def test_bfloat16_is_normalised_by_float32_moments(found: list[dict[str, Any]]) 
         torch.testing.assert_close(one["half"]["state"], wanted["state"])
 
 
+@pytest.mark.slow
 def test_without_a_group_each_has_its_own(found: list[dict[str, Any]]) -> None:
     for one, part in zip(found, images().chunk(WORKERS), strict=True):
         torch.testing.assert_close(one["alone"], trained(net(), part, 8))
 
 
+@pytest.mark.slow
 def test_statistics_of_their_own_are_averaged(found: list[dict[str, Any]]) -> None:
     one, other = (part["averaged"] for part in found)
     assert one["number"] == other["number"] == 0.5
@@ -185,10 +190,12 @@ def test_statistics_of_their_own_are_averaged(found: list[dict[str, Any]]) -> No
             torch.testing.assert_close(alike, (one["own"][name] + other["own"][name]) / 2)
 
 
+@pytest.mark.slow
 def test_the_first_is_heard_by_all(found: list[dict[str, Any]]) -> None:
     assert [part["told"] for part in found] == [[0, True, False]] * WORKERS
 
 
+@pytest.mark.slow
 def test_they_learn_what_one_does(found: list[dict[str, Any]]) -> None:
     wanted = learnt(WorkerGroup())
     assert wanted["losses"][-1] > 0 and not torch.equal(
@@ -198,6 +205,7 @@ def test_they_learn_what_one_does(found: list[dict[str, Any]]) -> None:
         torch.testing.assert_close(part["learnt"], wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_one_may_have_nothing_to_score(found: list[dict[str, Any]]) -> None:
     wanted = scored(WorkerGroup(), 1)
     for part in found:

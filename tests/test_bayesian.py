@@ -99,6 +99,7 @@ def _search(make: Make, problem: Separable, evaluations: int, seed: int = 0) -> 
     return rewards
 
 
+@pytest.mark.slow
 def test_it_learns_faster_than_evolution() -> None:
     found: dict[Make, list[float]] = {Bayesian: [], Evolution: []}
     for make, bests in found.items():
@@ -315,6 +316,7 @@ def test_a_replay_restores_it_beyond_what_it_considers(monkeypatch: pytest.Monke
     assert trajectory(Bayesian(problem, seed=0), problem, 32, told=whole[:20]) == whole
 
 
+@pytest.mark.slow
 def test_few_considered_are_enough_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bayesian, "CONSIDERED", 24)
     for seed in range(2):

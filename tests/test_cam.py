@@ -141,6 +141,7 @@ def test_it_writes_what_the_contract_names(
     assert before.items() <= contents(run).items()  # the same again
 
 
+@pytest.mark.slow
 def test_photos_of_any_size_and_one_class_for_all(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
     command = ["models=[runs/one,tiny.yaml:tiny.safetensors]", "images=[photos,photos/wide.jpg]", "classes='3'"]

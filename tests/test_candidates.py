@@ -18,7 +18,7 @@ from phinas.files.errors import InputError
 from phinas.networks.arch import Arch
 from phinas.networks.compound import PAPER, Coefficients, compound
 from phinas.networks.cost import cost
-from phinas.networks.reference import EFFICIENTNET_B0, NAMES, RESNET_50, reference
+from phinas.networks.reference import EFFICIENTNET_B0, RESNET_50, reference
 from phinas.networks.scale import ROUNDINGS
 from scaling_search.candidates import Candidate, at_equal_cost, lattice, nominal, spread_out
 from scaling_search.plan import Row, Surface, explored, plan
@@ -26,6 +26,7 @@ from scaling_search.variant import Variant
 from search_spaces.efficientnet import EfficientNet
 from search_spaces.mnasnet import MnasNet
 from search_spaces.space import Space, decode, sample
+from tests.conftest import every_network
 
 NETWORKS = int(os.environ.get("PHINAS_NETWORKS", "6"))
 SMALL = Variant(resolution=24, stem_stride=1, width=0.5)
@@ -121,7 +122,7 @@ def _check_untrimmed(candidate: Candidate, baseline: Arch, macs: float, toleranc
 
 
 @pytest.mark.parametrize("variant", [Variant(), SMALL], ids=["as it is", "small"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_network())
 def test_candidates_of_a_shipped_baseline_cost_the_same(name: str, variant: Variant) -> None:
     baseline = variant.of(reference(name))
     for phi in (0.5, 1, 2):

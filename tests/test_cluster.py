@@ -76,6 +76,7 @@ def search_while(
     assert len(list(evaluator.folder.iterdir())) == evaluator.nodes
 
 
+@pytest.mark.slow
 def test_two_nodes_work_and_the_death_of_one_loses_nothing(
     cluster: LocalCluster, make_search: MakeSearch, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from phinas.networks.arch import Arch
 from phinas.networks.arch_file import write_arch
 from phinas.networks.compound import PAPER, Coefficients
 from phinas.networks.cost import cost
-from phinas.networks.reference import EFFICIENTNET_B0, NAMES, reference
+from phinas.networks.reference import EFFICIENTNET_B0, reference
 from phinas.networks.scaling_file import Scaling, write_scaling
 from phinas.pages.style import svg
 from scaling_search.compare.__main__ import main
@@ -41,7 +41,7 @@ from scaling_search.compare.networks import (
 from scaling_search.compare.outcome import Noise, Outcome, contrasts, noise_of, outcomes, verdicts
 from scaling_search.study import NAME, Evaluation, check_study
 from scaling_search.variant import Variant
-from tests.conftest import hear_ctrl_c
+from tests.conftest import every_network, hear_ctrl_c
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -53,7 +53,7 @@ SMALL = replace(Variant(resolution=32, stem_stride=1, width=0.5).of(EFFICIENTNET
 # --- which networks --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "efficientnet_l2"])
+@pytest.mark.parametrize("name", every_network("efficientnet_l2"))
 @pytest.mark.parametrize("rounding", ["nearest", "official"])
 def test_all_networks_of_a_level_have_its_macs_for_every_baseline(name: str, rounding: str) -> None:
     baseline = reference(name)
@@ -166,6 +166,7 @@ def test_a_network_that_trains_now_and_then_does_not_drown_the_others() -> None:
     assert (stated.low, stated.high) == pytest.approx((expected.low, expected.high))
 
 
+@pytest.mark.slow
 def test_equally_noisy_networks_are_seldom_taken_for_noisier() -> None:
     random = np.random.default_rng(0)
     studies = [{str(network): random.normal(size=3).tolist() for network in range(9)} for _ in range(1000)]
@@ -181,6 +182,7 @@ def test_a_network_that_two_lines_share_is_no_different_from_itself() -> None:
     assert (same.estimate, same.low, same.high) == (0, 0, 0) and not same.told
 
 
+@pytest.mark.slow
 @pytest.mark.figures
 def test_figures_stand_whatever_is_known() -> None:
     bases, _ = on_bases(SMALL, {2: 2.0, 4: 4.0}, 0.05)
@@ -219,6 +221,7 @@ def test_it_writes_what_the_contract_names(empty_folder: Path) -> None:
     assert yaml.safe_load((folder / "config.yaml").read_text())["provenance"]
 
 
+@pytest.mark.slow
 def test_more_seeds_and_factors_extend_it_and_repeat_nothing(empty_folder: Path) -> None:
     table = empty_folder / "runs" / "a" / "comparison.csv"
     main([*FAST, "name=a", "seeds=1", "factors=[3]"])
@@ -247,6 +250,7 @@ def test_dry_run_writes_nothing(empty_folder: Path, capsys: pytest.CaptureFixtur
     assert "9 distinct networks, each with 3 seeds" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_constants_may_come_from_a_search(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scaling(Scaling(Coefficients(1.5, 1.1, 1.05), 1, "nearest", SMALL, {}), "scaling.yaml")
     assert main([*FAST, "name=own", "seeds=1", "factors=[2]", "scaling=scaling.yaml"]) == 0

@@ -221,6 +221,7 @@ def test_evolution_beats_random() -> None:
 # --- reinforcement learning -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_rl_learns_a_separable_problem(seed: int) -> None:
     problem = Separable((4,) * 10, seed=seed)
@@ -308,6 +309,7 @@ def test_rl_takes_failures_and_equal_rewards() -> None:
     assert controller.worst == -1.0 and controller.baseline == pytest.approx(-1.0)
 
 
+@pytest.mark.slow
 def test_rl_outlives_good_results_that_it_held_for_impossible() -> None:
     """Mutants are not drawn from the policy; in one update the likelihood of such a result can grow beyond floats."""
     problem = Separable((4,) * 40)

@@ -17,6 +17,7 @@ from phinas.networks.cost import Cost, cost
 from phinas.networks.network import build_network, cost_of, count
 from phinas.networks.reference import EFFICIENTNET_B0, MOBILENET_V2, NAMES, RESNET_50, efficientnet, reference
 from phinas.networks.scale import scale
+from tests.conftest import every_network
 
 # macs, params of an independent counter: conv + FC multiply-adds with squeeze-excitation, no biases. The params of
 # EfficientNet, MobileNetV2 and ResNet are those of torchvision.
@@ -62,7 +63,7 @@ def counted_on_meta(arch: Arch) -> Cost:
     return count(lambda: build(arch), (arch.in_channels, arch.resolution, arch.resolution))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("efficientnet_b8", "efficientnet_l2")])
+@pytest.mark.parametrize("name", every_network("efficientnet_b8", "efficientnet_l2"))
 def test_the_built_module_costs_what_the_arithmetic_says(name: str) -> None:
     """At small sides, too, where kernels are wider than the last maps."""
     for arch in (reference(name), replace(reference(name), resolution=32), replace(reference(name), resolution=17)):
@@ -118,6 +119,7 @@ def counted_by_hooks(arch: Arch) -> Cost:
     return Cost(macs, params, activations)
 
 
+@pytest.mark.slow
 def test_any_module_costs_what_the_arithmetic_says() -> None:
     rng = random.Random(0)
     for number in range(200):

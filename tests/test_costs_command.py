@@ -178,6 +178,7 @@ def test_a_controller_that_knows_no_front_is_refused_with_those_that_do(tmp_path
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_a_journal_of_an_earlier_release_is_refused_in_one_line_and_its_report_is_made_again() -> None:
     main([*FAST, "name=a"])
     folder = Path("runs/a")

@@ -82,6 +82,7 @@ def test_an_experiment_of_ones_own_is_searches_and_a_comparison(empty_folder: Pa
     assert yaml.safe_load((runs / "mine" / "config.yaml").read_text())["experiment"]["controllers"]
 
 
+@pytest.mark.slow
 @pytest.mark.figures
 def test_the_same_command_does_nothing_twice_and_a_larger_budget_goes_on(empty_folder: Path) -> None:
     main(OWN)
@@ -105,6 +106,7 @@ def test_a_controller_of_the_command_line_is_the_only_one(empty_folder: Path) ->
         main([*OWN, "name=only"])
 
 
+@pytest.mark.slow
 def test_what_goes_on_with_one_of_the_searches_is_that_search(empty_folder: Path) -> None:
     main(OWN)
     table = (empty_folder / "runs" / "mine" / "comparison.csv").read_bytes()
@@ -173,6 +175,7 @@ def test_an_experiment_that_is_not_global_says_so(empty_folder: Path) -> None:
         main(OWN)
 
 
+@pytest.mark.slow
 def test_the_picture_stands_without_any_result(empty_folder: Path) -> None:
     objective = Objective({"macs": 400e6}, {})
     failed = [Entry(0, (0,), "k", {"macs": 1e8, "params": 1, "activations": 1}, error="out of memory")]
@@ -221,6 +224,7 @@ class Knows(Synthetic):
 """
 
 
+@pytest.mark.slow
 def test_trained_networks_are_compared_within_the_limits(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip

@@ -116,6 +116,7 @@ def test_the_memory_of_others_is_that_of_the_same_step() -> None:
         assert np.array_equal(places, expected)
 
 
+@pytest.mark.slow
 def test_the_published_networks_are_not_compared_with_themselves() -> None:
     def legend(family: Family) -> list[str]:
         return [text.get_text() for text in family_figure(family).legends[0].get_texts()]
@@ -149,6 +150,7 @@ def test_names_are_as_short_as_they_can_be(names: list[str], short: list[str]) -
     assert short_names(names) == short
 
 
+@pytest.mark.slow
 def test_the_picture_is_1200_pixels_wide_and_then_stands_in_a_page() -> None:
     figure, file = family_figure(FAMILIES[2]), io.BytesIO()
     png(figure, file, PICTURE_WIDTH)

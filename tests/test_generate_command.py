@@ -365,6 +365,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(empty_folder: Path, argume
     assert sorted(empty_folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_command_exits_with_2_and_one_line(tmp_path: Path, command_environment: dict[str, str]) -> None:
     def run(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -82,6 +82,7 @@ def test_it_writes_what_the_contract_names(empty_folder: Path, capsys: pytest.Ca
     assert len(study.trials) == 6
 
 
+@pytest.mark.slow
 def test_typed_again_it_repeats_nothing_and_larger_numbers_extend_it(empty_folder: Path) -> None:
     folder = empty_folder / "runs" / "a"
     main([*FAST, "name=a"])
@@ -114,6 +115,7 @@ def test_its_options_run(empty_folder: Path, options: Sequence[str]) -> None:
     assert (empty_folder / "runs" / "a" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_a_baseline(empty_folder: Path) -> None:
     main([*FAST, "name=a"])
     (empty_folder / "mine.yaml").write_text(yaml.safe_dump(compound(EFFICIENTNET_B0, PAPER, 1).to_dict()))
@@ -138,6 +140,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
     assert contents(empty_folder) == {}
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_what_is_left_of_what_is_asked_for_now(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -333,6 +336,7 @@ def test_ctrl_c_keeps_what_is_finished_and_a_kill_loses_no_more_than_what_is_in_
     assert (folder.parent / "whole" / "candidates.csv").read_bytes() == (folder / "candidates.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_mistake_exits_2_with_one_line_on_standard_error(
     empty_folder: Path, command_environment: dict[str, str]
 ) -> None:

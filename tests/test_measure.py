@@ -89,6 +89,7 @@ def test_the_command_reads_a_file(empty_folder: Path, capsys: pytest.CaptureFixt
     assert [one["batch_size"] for one in found["measurements"][0]["timings"]] == [2]
 
 
+@pytest.mark.slow
 @pytest.mark.figures
 def test_models_and_forms_side_by_side(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_arch(SMALL, empty_folder / "mine.yaml")

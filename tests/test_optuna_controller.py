@@ -109,6 +109,7 @@ def test_failures_and_fronts_are_told_as_what_they_are() -> None:
     assert second.state is TrialState.FAIL
 
 
+@pytest.mark.slow
 def test_tpe_beats_random() -> None:
     found: dict[str, list[float]] = {"RandomSampler": [], "TPESampler": []}
     for seed in range(3):
@@ -193,6 +194,7 @@ def test_a_search_goes_on_where_its_journal_was_cut(tmp_path: Path, monkeypatch:
         assert journal.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_no_such_sampler_is_one_line_and_exit_2(tmp_path: Path, command_environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "nas.search", *SEARCH, "controller.sampler=TPESampeler", "name=none"]
     ended = subprocess.run(command, env=command_environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -200,6 +202,7 @@ def test_no_such_sampler_is_one_line_and_exit_2(tmp_path: Path, command_environm
     assert ended.stderr.count("\n") == 1 and "did you mean TPESampler" in ended.stderr
 
 
+@pytest.mark.slow
 def test_other_controllers_do_not_pay_for_optuna() -> None:
     check = "import nas.search, nas.controllers.evolution, sys; sys.exit('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, timeout=120).returncode == 0

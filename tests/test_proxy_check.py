@@ -373,6 +373,7 @@ def test_summaries_of_others_do_not_disturb_who_looks_for_a_check(tmp_path: Path
     assert find_check(tmp_path, "a") == (tmp_path / "5", check) and find_check(tmp_path, "b") is None
 
 
+@pytest.mark.slow
 def test_the_networks_of_a_search_are_checked_and_its_report_says_so(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,6 +155,7 @@ def test_held_out_networks_are_predicted(fitted: AccelNASBench, archive: Archive
     assert measurement.final and measurement.accuracy == pytest.approx(0.66, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_network_alone_is_predicted_as_among_others(made_up: Path, cache: Path) -> None:
     evaluator, space = AccelNASBench(made_up / "results.tar.gz"), EfficientNet()
     picks = [sample(space.decisions, np.random.default_rng((7, number))) for number in range(100)]
@@ -266,6 +267,7 @@ def noisy_evaluators(made_up: Path) -> list[tuple[Callable[[float], Any], Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_noise_comes_from_the_seed_alone(made_up: Path, cache: Path) -> None:
     for make, space in noisy_evaluators(made_up):
         one, other = (decode(space, (pick,) * len(space.decisions)) for pick in (0, 1))

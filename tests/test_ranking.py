@@ -251,6 +251,7 @@ def test_an_accuracy_that_is_no_number_is_refused() -> None:
         rank([[0.5], [0.4, float("nan")]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, (1, 2, 3, 4, 5, 3, 2, 1, 3, 3, 2, 1)], ids=["three", "uneven"])
 def test_what_is_stated_as_probable_is_as_frequent(seeds: int | Sequence[int]) -> None:
     """With ratios as the prior has them, coverage is exact whatever mu and sigma: they are location and scale."""
@@ -272,6 +273,7 @@ def test_what_is_stated_as_probable_is_as_frequent(seeds: int | Sequence[int]) -
     assert np.mean(off) == pytest.approx(0, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_module() -> None:
     """What its docstring says of the highest mean, and of itself: where candidates differ as much as seeds do."""
     figures = []

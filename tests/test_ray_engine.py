@@ -90,6 +90,7 @@ def test_a_dead_worker_is_not_the_candidates_fault_but_a_failure_is(make_search:
     assert sum(entry.retries for entry in entries) == len(killed)
 
 
+@pytest.mark.slow
 def test_a_worker_that_ray_ends_for_want_of_memory_is_one_death_and_the_others_go_on(
     make_search: MakeSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +116,7 @@ class _AlwaysDies:
         yield Measurement(0.0)
 
 
+@pytest.mark.slow
 def test_a_candidate_whose_workers_always_die_is_recorded_as_failed(make_search: MakeSearch) -> None:
     search = make_search(budget=2)
     on_ray(search, _AlwaysDies(), max_failures=1)
@@ -143,6 +145,7 @@ class _RefusesInWorker:
         yield Measurement(0.0)
 
 
+@pytest.mark.slow
 def test_what_a_worker_refuses_is_the_users_to_mend(make_search: MakeSearch) -> None:
     search = make_search(budget=20)
     with pytest.raises(InputError, match="2 logits"):
@@ -227,6 +230,7 @@ def test_wrong_settings_are_refused(make_search: MakeSearch, settings: dict[str,
         on_ray(make_search(), Synthetic(), **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_driver_keeps_what_is_finished(
     tmp_path: Path, command_environment: dict[str, str], number: signal.Signals

@@ -174,6 +174,7 @@ def test_a_decision_that_makes_the_reward_comes_first_and_chance_is_not_reported
     assert len(re.findall(r"\d% ", section)) < 10
 
 
+@pytest.mark.slow
 def test_twenty_thousand_evaluations_stay_below_five_megabytes() -> None:
     page = page_of(made_up(20_000))
     assert len(page.encode()) < 5e6 and "drawn as an image" in " ".join(page.split())

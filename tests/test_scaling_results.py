@@ -74,6 +74,7 @@ def run(folder: Path, evaluator: Noisy, halving: Halving | None = None) -> Outco
     return result
 
 
+@pytest.mark.slow
 def test_what_halving_lets_through_is_trained_with_all_seeds(tmp_path: Path) -> None:
     result = run(tmp_path, Noisy(), Halving(epochs=4, grace=1, eta=3))
     counts = [len(one.accuracies) for one in result.ranked]
@@ -105,6 +106,7 @@ def test_accuracy_that_follows_what_is_left_of_unequal_macs_is_warned_of(follows
     assert any("accuracy follows MACs" in note for note in result.notes) is follows
 
 
+@pytest.mark.slow
 def test_the_noise_and_the_spread_are_said(tmp_path: Path) -> None:
     result = run(tmp_path, Noisy())
     assert any(note.startswith("seeds of one network differ by 0.0") for note in result.notes)

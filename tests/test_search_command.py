@@ -53,6 +53,7 @@ def test_a_search_writes_what_the_contract_names(empty_folder: Path) -> None:
     assert "<html" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_journal_and_a_larger_budget_extends_it(empty_folder: Path) -> None:
     main([*FAST, "name=a"])
     main([*FAST, "name=b"])

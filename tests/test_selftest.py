@@ -179,6 +179,7 @@ def test_a_corruption_changes_something_and_a_seed_repeats_it(journal: bytes, ki
     assert first == again != journal
 
 
+@pytest.mark.slow
 def test_a_reader_that_skips_damaged_lines_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As good as a loss is one that nobody is told of."""
 

@@ -196,6 +196,7 @@ def test_splits_are_disjoint_and_the_test_is_apart(tmp_path: Path) -> None:
         assert len(set().union(*these)) == sum(len(part) for part in these)
 
 
+@pytest.mark.slow
 def test_imagenets_minival_is_as_large_as_the_papers() -> None:
     labels = np.arange(1_281_167) % 10
     rest, held_out = split(labels, 0.02, 0, [str(label) for label in range(10)], "here")
@@ -305,6 +306,7 @@ def test_a_broken_file_is_one_line_with_its_path(tmp_path: Path, loaders: int) -
     assert str(caught.value).startswith(f"{broken}: not a readable image") and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_was_learnt_before_a_broken_file_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

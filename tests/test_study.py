@@ -306,6 +306,7 @@ class _Fails:
         yield from EVALUATOR(network, seed)
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_is_recorded_and_not_tried_again(tmp_path: Path) -> None:
     make = Make(tmp_path)
     study = make()
@@ -344,6 +345,7 @@ def test_a_restarted_evaluation_repeats_its_steps_without_counting_them_twice(tm
     assert (evaluation.curve, evaluation.retries) == ((0.1, 0.2, 0.3), 2) and study.evaluations == [evaluation]
 
 
+@pytest.mark.slow
 def test_a_check_changes_nothing(tmp_path: Path) -> None:
     make = Make(tmp_path, candidates=2)
     assert check_study(make.path, SETTINGS) == [] and list(tmp_path.iterdir()) == []

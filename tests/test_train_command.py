@@ -132,6 +132,7 @@ def test_a_run_that_goes_on_is_left_alone(folder: Path) -> None:
         assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run() -> None:
     main([*SMALL, "name=a"])
     main([*SMALL, "name=b"])
@@ -191,6 +192,7 @@ def test_killed_five_times_it_ends_as_if_it_had_run_through(command_environment:
     assert summary("killed")["test"] == summary("through")["test"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(command_environment: dict[str, str]) -> None:
     settings = [*SMALL[:-1], "recipe.epochs=300", "name=stopped"]
     child = subprocess.Popen(
@@ -283,6 +285,7 @@ def test_weights_go_over_with_a_new_head(folder: Path, capsys: pytest.CaptureFix
     assert summary("whole")["from"]["sha256"]
 
 
+@pytest.mark.slow
 def test_without_a_test_split_a_given_validation_split_is_the_test(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +365,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert contents(spoiled) == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_names_the_parameters(folder: Path) -> None:
     main([*SMALL, "name=done"])
     write_arch(replace(TINY, head_channels=24), "wider.yaml")

@@ -392,6 +392,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_and_leaves_everything_as_it_was(folder: Path) -> None:
     image_folder("no_test", ("train",))
     image_folder("colours")

@@ -57,6 +57,7 @@ def tuner(search: ControllerSearch, function: Any, folder: Path, trials: int, at
     )
 
 
+@pytest.mark.slow
 def test_one_trial_at_a_time_finds_what_a_search_of_ours_finds(make_search: MakeSearch, tmp_path: Path) -> None:
     ours = make_search(budget=12, controller=Evolution)
     inline.run(ours, Synthetic(epochs=3))

@@ -160,6 +160,7 @@ def test_bad_settings_are_one_line_and_nothing_is_written(folder: Path, argument
     refused(folder, [*STEADY, "recipe.batch_size=128", *arguments], said)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_more_workers_than_there_is_room_for(cluster: None, folder: Path) -> None:
     settings = [*STEADY, "recipe.batch_size=128", "engine.address=auto", "engine.workers=4"]

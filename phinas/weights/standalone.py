@@ -123,10 +123,12 @@ def _with_branches(definitions: Sequence[str], arch: Arch) -> list[str]:
 def _named(definitions: Sequence[str]) -> list[str]:
     """The definitions that later ones name, and those that are there for their own sake."""
     kept: list[str] = []
+    named = {"build"}
     for code in reversed(definitions):
         own = re.match(r"(?:def|class) (\w+)", code)
-        if own is None or own[1] == "build" or own[1] in _names("\n".join(kept)):
+        if own is None or own[1] in named:
             kept.insert(0, code)
+            named |= _names(code)
     return kept
 
 
