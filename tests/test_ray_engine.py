@@ -26,17 +26,7 @@ from phinas.files.errors import InputError, RunFailed
 from phinas.networks.network import Network
 from tests.conftest import MakeSearch, hear_ctrl_c, listens
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """One Ray for this file: starting it takes seconds."""
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
 
 
 def on_ray(search: SearchJobs, evaluator: Evaluator, **settings: Any) -> None:

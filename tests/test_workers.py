@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -45,16 +44,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """One Ray for this file: starting it takes seconds."""
-    from phinas.engines.connection import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
 def losses(name: str) -> torch.Tensor:
     """Of each step of the last epoch."""
     state = checkpoint.load_newest(Path(f"runs/{name}/checkpoints"), print)
@@ -69,7 +58,7 @@ def epochs(name: str) -> list[Epoch]:
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_two_workers_have_the_losses_of_one(cluster: None) -> None:
+def test_two_workers_have_the_losses_of_one(two_cpus: None) -> None:
     """Of each of 52 steps, in batches of 30, over whose 2 x 15 images batch norm goes by itself."""
     settings = [*STEADY, "recipe.batch_size=30", "recipe.epochs=1", "recipe.lr=3"]
     assert main([*settings, "name=one"]) == 0
@@ -86,7 +75,7 @@ def test_two_workers_have_the_losses_of_one(cluster: None) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_begun_by_one_and_taken_up_by_two_of_which_one_is_killed(
-    cluster: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    two_cpus: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [*STEADY, "recipe.batch_size=128", "recipe.epochs=6", "engine.norm_over=1"]
     together = [*settings[:-1], *TWO, "engine.norm_over=2", "checkpoint_seconds=0"]
@@ -162,7 +151,7 @@ def test_bad_settings_are_one_line_and_nothing_is_written(folder: Path, argument
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_more_workers_than_there_is_room_for(cluster: None, folder: Path) -> None:
+def test_more_workers_than_there_is_room_for(two_cpus: None, folder: Path) -> None:
     settings = [*STEADY, "recipe.batch_size=128", "engine.address=auto", "engine.workers=4"]
     refused(folder, settings, "engine.workers=4: there is room for 2, with 1 CPU and 0 GPUs each")
     refused(
