@@ -77,12 +77,12 @@ def timed(
     start = time.perf_counter()
     while True:
         shuffle(order)
-        found = {place: _turn(passes[place], one_pass, turn) for place in order}
-        rounds.append([found[place] for place in range(len(passes))])
+        turns = {place: _turn(passes[place], one_pass, turn) for place in order}
+        rounds.append([turns[place] for place in range(len(passes))])
         if len(rounds) < LEAST_PASSES:
             continue
         over = time.perf_counter() - start >= seconds * len(passes)
-        if over or all(_steady([one[place] for one in rounds], spread) for place in order):
+        if over or all(_steady([turns[place] for turns in rounds], spread) for place in order):
             return [_timing(rounds, place) for place in range(len(passes))]
 
 
@@ -230,9 +230,9 @@ def _steady(turns: Sequence[Sequence[float]], spread: float) -> bool:
 
 
 def _timing(rounds: Sequence[Sequence[Sequence[float]]], place: int) -> Timing:
-    times = [seconds for found in rounds for seconds in found[place]]
+    times = [seconds for turns in rounds for seconds in turns[place]]
     lower, median, upper = statistics.quantiles(times, n=4)
-    ratios = [statistics.median(found[place]) / statistics.median(found[0]) for found in rounds]
+    ratios = [statistics.median(turns[place]) / statistics.median(turns[0]) for turns in rounds]
     ratio_lower, ratio, ratio_upper = statistics.quantiles(ratios, n=4)
     return Timing(median, lower, upper, len(times), ratio=Ratio(ratio, ratio_lower, ratio_upper))
 
