@@ -136,9 +136,9 @@ def newest(run: TrainingRun, workers: WorkerGroup, say: Callable[[str], None]) -
     """The state in the newest whole checkpoint, for all workers the same one; None where the run has not begun."""
     # The first worker looks for it: storage that is shared may show the others an older list.
     state = checkpoint.load_newest(run.checkpoints, say) if workers.first else None
-    found = workers.broadcast(checkpoint.listed(run.checkpoints)[-1:] if workers.first else [])
-    if found and not workers.first:
-        state = checkpoint.load(run.checkpoints, found[0])
+    newest_checkpoint = workers.broadcast(checkpoint.listed(run.checkpoints)[-1:] if workers.first else [])
+    if newest_checkpoint and not workers.first:
+        state = checkpoint.load(run.checkpoints, newest_checkpoint[0])
     return state
 
 
@@ -162,7 +162,7 @@ def execute(worker: WorkerState, watcher: Watcher) -> Outcome:
 def _train(worker: WorkerState, watcher: Watcher) -> None:
     """Train to the end; the first worker saves on the way."""
     run, workers, training, recipe = worker.run, worker.workers, worker.training, worker.run.recipe
-    history = [one for one in read_metrics(run.folder / metrics.FILE) if one.number <= training.epochs]
+    history = [epoch for epoch in read_metrics(run.folder / metrics.FILE) if epoch.number <= training.epochs]
     saved = time.monotonic()
     forward = torch.compile(training.module) if recipe.compile else workers.data_parallel(training.module)
 
