@@ -122,8 +122,8 @@ def _code(kind: Any) -> str | None:
     source = _source(kind)
     if source is None and inspect.isclass(kind):
         methods = [getattr(each, "__func__", each) for _, each in sorted(vars(kind).items())]
-        found = [_source(each) or _compiled(each) for each in methods if inspect.isroutine(each)]
-        source = "\n".join(filter(None, found))
+        sources = [_source(each) or _compiled(each) for each in methods if inspect.isroutine(each)]
+        source = "\n".join(filter(None, sources))
     source = source or _compiled(kind)
     return hashlib.sha256(source.encode()).hexdigest()[:16] if source else None
 

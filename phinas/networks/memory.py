@@ -139,9 +139,9 @@ def _block(run: Pass, arch: Arch, stage: Stage, x: Map, stride: int, dropped: bo
     shortcut = _shortcut(run, arch, stage, x.channels, stride)
     if shortcut is not None:
         if run.training and dropped:
-            kept = run.masked(y, values=1)
+            masked = run.masked(y, values=1)
             run.release(y.storage)
-            y = kept
+            y = masked
         z = run.sequence(x, shortcut)
         total = run.add(y, z)
         run.release(y.storage)

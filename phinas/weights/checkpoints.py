@@ -100,7 +100,7 @@ def as_ours(arch: Arch, state: Mapping[str, Tensor], source: str = "the state di
             f"{_some(names)} {verb}" for names, verb in ((missing, "missing"), (unexpected, "unexpected")) if names
         )
         raise InputError(f"{source}: not the weights of this network: {faults}")
-    found = {}
+    under_our_names = {}
     for name, mine in wanted.items():
         tensor = state.get(name, torch.zeros((), dtype=torch.int64))
         if tensor.shape == (*ours[mine].shape, 1, 1):
@@ -108,10 +108,10 @@ def as_ours(arch: Arch, state: Mapping[str, Tensor], source: str = "the state di
         if tensor.shape != ours[mine].shape:
             shapes = f"{list(tensor.shape)}, the network's is {list(ours[mine].shape)}"
             raise InputError(f"{source}: not the weights of this network: {name} is {shapes}")
-        found[mine] = tensor
+        under_our_names[mine] = tensor
     if caution := _caution(arch, layout):
         warnings.warn(f"{source}: {caution}", stacklevel=3)
-    return found
+    return under_our_names
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
