@@ -20,7 +20,7 @@ _SCALARS = (bool, int, float, str)
 
 
 def described(part: Any) -> dict[str, Any]:
-    """The object as a configuration has one: what it is called, what of its values can be written, a hash of its code.
+    """The object as a configuration holds it: what it is called, what of its values can be written, a hash of its code.
 
     Of a function, the values are its defaults and the plain ones that it takes from around it: a learning rate in the
     cell above counts. Of an object they are its attributes; private ones may be caches and counters, so only frozen

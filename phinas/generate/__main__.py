@@ -198,9 +198,8 @@ def _kept(folder: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, list[
     exports = {}
     for member in members:
         files = [Exported(**row | {"file": folder / row["file"]}) for row in member["exports"]]
-        if files and all(
-            export.file.exists() and file_source(export.file)["sha256"] == export.sha256 for export in files
-        ):
+        whole = all(export.file.exists() and file_source(export.file)["sha256"] == export.sha256 for export in files)
+        if files and whole:
             exports[member["model"]] = files
     return exports
 

@@ -123,7 +123,7 @@ def _count_by_measuring(phis: Sequence[float], network: Callable[[float], Arch],
     """How many of the phis go up to the largest that meets a limit which is measured; 0 where none does.
 
     Starts at the baseline, or at what is nearest to it, and goes where the limit would be if the value were a straight
-    line in MACs. So hardly anything far beyond the limit is measured; what is found and the next one both are.
+    line in MACs. So hardly anything far beyond the limit is measured; what is found and the next network both are.
     """
     low, high = 0, len(phis) + 1  # the first `low` meet it, those from `high` on do not
     number = next((place for place, phi in enumerate(phis, start=1) if phi >= 0), len(phis))
@@ -170,7 +170,7 @@ def _impossible(rule: Rule, phis: Sequence[float], network: Callable[[float], Ar
     """What the smallest networks need, of each limit that none of them meets; and who has smaller ones."""
     reasons = []
     for limit in limits:
-        # The smallest one alone is measured, and a table's rows all counted.
+        # The smallest network alone is measured, and a table's rows all counted.
         asked = phis if rule.steps is not None and not limit.measured else sorted({phis[0], min(phis, key=abs)})
         least, phi = min((limit.value(network(phi)), phi) for phi in asked)
         if least > limit.most:

@@ -124,12 +124,11 @@ def _memory_in(mode: str, family: Family, member: Member) -> Memory:
 
 
 def _exported(member: Member, exported: Exported) -> dict[str, str]:
+    differs = f"{exported.difference:.1g} of the largest logit" if exported.difference else "equal, bit for bit"
     return {
         "file": f"{member.name}/{exported.file.name}",
         "says": _FORMS[exported.form],
         "size": bytes_text(exported.bytes),
-        "difference": "equal, bit for bit"
-        if exported.difference == 0
-        else f"{exported.difference:.1g} of the largest logit",
+        "difference": differs,
         "sha256": exported.sha256,
     }

@@ -71,18 +71,18 @@ def main(arguments: Sequence[str]) -> int:
     if folder.exists():
         raise InputError(f"name={folder.name}: {folder} is there already; give another name=")
     models = {str(name): named("model", str(name)) for name in _listed("model", given["model"])}
-    device = construct(given, "device")
-    if not isinstance(device, ThisMachine):
+    device_model = construct(given, "device")
+    if not isinstance(device_model, ThisMachine):
         for option in ("backend", "batch_size"):
             if given[option] is not None:
                 raise InputError(f"{option}={given[option]}: device={names['device']} tells costs itself")
-        content = _costs(models, device, names["device"])
+        content = _costs(models, device_model, names["device"])
         with _whole(folder):
             write_config(folder, given)
             write_json(folder / "summary.json", content)
         say(f"written: {folder}/ with config.yaml, summary.json")
         return 0
-    asked = _asked(given, models, device)
+    asked = _asked(given, models, device_model)
     for name, arch in models.items():
         check_room(arch, f"model={name}")
     check_works(asked)
@@ -93,8 +93,9 @@ def main(arguments: Sequence[str]) -> int:
         content = _summary(asked, measurements, load, notes, names["device"])
         machine = content["machine"]
         about = {
-            "processor": machine.get("gpu", machine["processor"]), "precision": _precision(device),
-            "channels_last": device.channels_last, "machine": {name: text for name, text in machine.items() if text},
+            "processor": machine.get("gpu", machine["processor"]), "precision": _precision(device_model),
+            "channels_last": device_model.channels_last,
+            "machine": {name: text for name, text in machine.items() if text},
         }  # fmt: skip
         write_config(folder, given)
         write_json(folder / "summary.json", content)
@@ -131,10 +132,10 @@ def measure(asked: Asked) -> tuple[list[Measured], Load]:
     Of each batch size all are prepared first, then timed in turns. What has no room, or cannot be brought into a form,
     is a row that says so.
     """
-    device = asked.device
+    machine = asked.device
     rows = {pair: _Row() for pair in asked.pairs}
     total = (len(rows) + 1) * len(asked.batches)
-    with torch_threads(device.threads), progress(CONSOLE, "measuring", 0, total) as done:
+    with torch_threads(machine.threads), progress(CONSOLE, "measuring", 0, total) as done:
         load_since = watch_load()
         for batch in asked.batches:
             _measure_batch(asked, batch, rows, done)
@@ -142,7 +143,7 @@ def measure(asked: Asked) -> tuple[list[Measured], Load]:
     measurements = []
     for (model, backend), row in rows.items():
         arch = asked.models[model]
-        size = device.resolution or arch.resolution
+        size = machine.resolution or arch.resolution
         measurements.append(Measured(model, arch.key(), cost(arch), size, backend, **vars(row)))
     if not any(measurement.timings for measurement in measurements):
         first = measurements[0]
@@ -161,7 +162,7 @@ class _Row:
 
 
 def _measure_batch(asked: Asked, batch: int, rows: Mapping[tuple[str, str], _Row], done: Show) -> None:
-    device, ready = asked.device, {}
+    machine, ready = asked.device, {}
     for model, arch in asked.models.items():
         network: nn.Module | None = None
         images: Tensor | None = None
@@ -169,14 +170,14 @@ def _measure_batch(asked: Asked, batch: int, rows: Mapping[tuple[str, str], _Row
         for backend in asked.backends:
             row, said = rows[model, backend], "prepared"
             try:
-                with fits(batch, device.kind):
+                with fits(batch, machine.kind):
                     if network is None or images is None:
-                        network = settled(arch, device.resolution, asked.seed)
+                        network = settled(arch, machine.resolution, asked.seed)
                         images = random_images(
-                            arch, "cpu", batch, device.resolution, device.channels_last, seed=asked.seed
+                            arch, "cpu", batch, machine.resolution, machine.channels_last, seed=asked.seed
                         )
-                    here = images.to(device.kind, getattr(torch, device.dtype))
-                    form = prepared(copy.deepcopy(network), backend, here, device.threads, device.channels_last)
+                    here = images.to(machine.kind, getattr(torch, machine.dtype))
+                    form = prepared(copy.deepcopy(network), backend, here, machine.threads, machine.channels_last)
                     if asked.compares and batch == asked.batches[0]:
                         if exact is None:
                             few = images[:COMPARED]
@@ -189,8 +190,8 @@ def _measure_batch(asked: Asked, batch: int, rows: Mapping[tuple[str, str], _Row
             done(f"{short_name(model)} {backend}, batch {batch}: {said}", "")
     best = ""
     try:
-        with fits(batch, device.kind):
-            timings = timed([form.run for form in ready.values()], device.kind, device.spread, device.seconds)
+        with fits(batch, machine.kind):
+            timings = timed([form.run for form in ready.values()], machine.kind, machine.spread, machine.seconds)
         for (pair, form), timing in zip(ready.items(), timings, strict=True):
             rows[pair].timings[batch] = replace(timing, memory=form.memory)
         if timings:
@@ -235,12 +236,12 @@ def difference(found: Tensor, exact: Tensor) -> float:
 
 def check_works(asked: Asked) -> None:
     """InputError for a backend that does not work here: a network of one block goes through each of them first."""
-    device, whole = asked.device, reference("mobilenet_v1")
+    machine, whole = asked.device, reference("mobilenet_v1")
     tiny = replace(whole, stages=whole.stages[:1], resolution=32)
     for backend in asked.backends:
-        images = random_images(tiny, device.kind, 1, None, device.channels_last, device.dtype)
+        images = random_images(tiny, machine.kind, 1, None, machine.channels_last, machine.dtype)
         try:
-            prepared(initialised(tiny), backend, images, device.threads, device.channels_last)
+            prepared(initialised(tiny), backend, images, machine.threads, machine.channels_last)
         except InputError:
             raise
         except Exception as error:  # no compiler, a driver too old, a broken package: each has an exception of its own
@@ -250,17 +251,17 @@ def check_works(asked: Asked) -> None:
 # --- what was asked for ----------------------------------------------------------------------------------------------
 
 
-def _asked(given: Mapping[str, Any], models: Mapping[str, Arch], device: ThisMachine) -> Asked:
-    backends = [device.backend] if given["backend"] is None else _listed("backend", given["backend"])
+def _asked(given: Mapping[str, Any], models: Mapping[str, Arch], machine: ThisMachine) -> Asked:
+    backends = [machine.backend] if given["backend"] is None else _listed("backend", given["backend"])
     for backend in backends:
-        check_form(backend, device.kind, device.dtype)
+        check_form(backend, machine.kind, machine.dtype)
     if given["batch_size"] is not None:
         batches = [check_whole("batch_size", size) for size in _listed("batch_size", given["batch_size"])]
-    elif device.batch_size == 1:
-        batches = [1, THROUGHPUT_BATCH[device.kind]]
+    elif machine.batch_size == 1:
+        batches = [1, THROUGHPUT_BATCH[machine.kind]]
     else:
-        batches = [device.batch_size]
-    return Asked(models, backends, batches, device, check_whole("seed", given["seed"], least=0))
+        batches = [machine.batch_size]
+    return Asked(models, backends, batches, machine, check_whole("seed", given["seed"], least=0))
 
 
 def _listed(name: str, value: Any) -> list[Any]:
@@ -279,15 +280,15 @@ def _listed(name: str, value: Any) -> list[Any]:
 
 def _notes(asked: Asked, measurements: Sequence[Measured], load: Load) -> list[str]:
     """What is to be known before the figures are quoted."""
-    device, notes = asked.device, []
+    machine, notes = asked.device, []
     if load.disturbs:
         notes.append(
             f"other processes kept {load.others:.1f} of {load.cores} cores busy meanwhile: these are figures of a busy "
             "machine; ratios suffer least, and of times the lower quartiles; measure again when it is idle"
         )
-    if device.kind == "cpu" and device.threads > load.cores:
-        notes.append(f"device.threads={device.threads}, but this process may use {load.cores} cores")
-    in_full = device.kind == "cpu" and device.dtype == "float32"
+    if machine.kind == "cpu" and machine.threads > load.cores:
+        notes.append(f"device.threads={machine.threads}, but this process may use {load.cores} cores")
+    in_full = machine.kind == "cpu" and machine.dtype == "float32"
     for measurement in measurements:
         allowed = max(TOLERANCE, TIMES_PLAIN * (measurement.of_plain or 0.0)) if in_full else math.inf
         if measurement.difference is not None and not measurement.difference <= allowed:  # NaN is not
@@ -332,7 +333,7 @@ def _table(asked: Asked, measurements: Sequence[Measured], batch: int) -> Table:
 
 def _rows(asked: Asked, measurement: Measured) -> dict[str, str]:
     """What is known of a single network in a single form, for people."""
-    device = asked.device
+    machine = asked.device
     rows = {"compute": macs_text(measurement.cost.macs), "parameters": f"{measurement.cost.params / 1e6:.2f}M"}
     own = asked.models[measurement.model].resolution
     if measurement.resolution != own:
@@ -350,19 +351,20 @@ def _rows(asked: Asked, measurement: Measured) -> dict[str, str]:
         error = f"{measurement.difference:.1e} of the largest; of the plain network {measurement.of_plain:.1e}"
         rows["error of the outputs"] = error
     passes = " and ".join(str(timing.passes) for timing in measurement.timings.values())
-    return {**rows, "form": f"{measurement.backend}, {_precision(device)}", "medians, quartiles of": f"{passes} passes"}
+    rows["form"] = f"{measurement.backend}, {_precision(machine)}"
+    return {**rows, "medians, quartiles of": f"{passes} passes"}
 
 
-def _precision(device: ThisMachine) -> str:
-    if device.kind == "cpu":
-        return f"{device.dtype} on cpu, {device.threads} thread{'s' if device.threads > 1 else ''}"
-    return f"{device.dtype}{' (convolutions: TF32 where there is)' if device.dtype == 'float32' else ''} on cuda"
+def _precision(machine: ThisMachine) -> str:
+    if machine.kind == "cpu":
+        return f"{machine.dtype} on cpu, {machine.threads} thread{'s' if machine.threads > 1 else ''}"
+    return f"{machine.dtype}{' (convolutions: TF32 where there is)' if machine.dtype == 'float32' else ''} on cuda"
 
 
-def _machine(device: ThisMachine) -> dict[str, Any]:
+def _machine(machine: ThisMachine) -> dict[str, Any]:
     """What it was measured on and with."""
     ran = provenance()
-    gpus = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device.kind == "cuda" else {}
+    gpus = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if machine.kind == "cuda" else {}
     versions = {"torch": torch.__version__, "onnxruntime": version_of("onnxruntime"), "python": ran["python"]}
     return {**{name: ran["hardware"][name] for name in ("processor", "machine", "cores")}, **gpus, **versions}
 
@@ -371,8 +373,8 @@ def _summary(
     asked: Asked, measurements: Sequence[Measured], load: Load, notes: Sequence[str], device_name: str
 ) -> dict[str, Any]:  # fmt: skip
     """For programs. Of one network in one form, what is known of it at the first batch size stands at the top too."""
-    device, first = asked.device, asked.batches[0]
-    content: dict[str, Any] = {"device": device_name, **vars(device), "batch_sizes": list(asked.batches)}
+    machine, first = asked.device, asked.batches[0]
+    content: dict[str, Any] = {"device": device_name, **vars(machine), "batch_sizes": list(asked.batches)}
     content |= {"backends": list(asked.backends), "seed": asked.seed, "against": measurements[0].title}
     if len(measurements) == 1 and first in measurements[0].timings:
         only, timing = measurements[0], measurements[0].timings[first]
@@ -380,7 +382,7 @@ def _summary(
         content |= {"model": only.model, "key": only.key, "backend": only.backend, "batch_size": first}
         content |= {"latency": per_image, "throughput": 1 / per_image, "batch_latency": asdict(timing)}
         content |= asdict(only.cost)
-    content |= {"machine": _machine(device), "load": asdict(load), "notes": list(notes)}
+    content |= {"machine": _machine(machine), "load": asdict(load), "notes": list(notes)}
     return content | {"measurements": [_measurement(measurement) for measurement in measurements]}
 
 
@@ -397,14 +399,14 @@ def _measurement(measurement: Measured) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _costs(models: Mapping[str, Arch], device: Any, device_name: str) -> dict[str, Any]:
+def _costs(models: Mapping[str, Arch], device_model: Any, device_name: str) -> dict[str, Any]:
     """Print what a device of another kind tells of each network; gives the content of summary.json."""
-    if not callable(getattr(device, "costs", None)):
+    if not callable(getattr(device_model, "costs", None)):
         raise InputError(f"device={device_name}: it has no method costs(network)")
     told = {}
     for model, arch in models.items():
         try:
-            told[model] = dict(device.costs(arch))
+            told[model] = dict(device_model.costs(arch))
         except DoesNotFit as error:
             raise InputError(f"model={model}: {error}") from None
         if not told[model]:

@@ -68,7 +68,7 @@ def quartiles_text(timing: Timing) -> str:
 
 
 def ratio_text(timing: Timing) -> str:
-    """How it compares with the first one that was timed with it: `2.21x as fast`, `5.70x as long`."""
+    """How it compares with the first network that was timed with it: `2.21x as fast`, `5.70x as long`."""
     ratio = timing.ratio.median
     if timing.ratio.lower == timing.ratio.upper == 1:
         return "1"

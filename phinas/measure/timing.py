@@ -28,7 +28,7 @@ TURN = 0.1  # seconds, at most, that quick passes are repeated for before the ne
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long as the first one's a pass takes: the median and the quartiles over rounds."""
+    """How many times as long a pass takes as the first network's: the median and the quartiles over rounds."""
 
     median: float = 1.0
     lower: float = 1.0
@@ -42,7 +42,7 @@ class Timing:
     median, lower, upper  the median and the quartiles over all passes after the warm-up.
     passes                how many there were.
     memory                as `Prepared.memory`.
-    ratio                 its seconds over those of the first one that was timed in the same rounds.
+    ratio                 its seconds over those of the first network that was timed in the same rounds.
     """
 
     median: float
@@ -244,7 +244,7 @@ def _cpu_pass(run: Callable[[], object]) -> float:
 
 
 def _cuda_pass(run: Callable[[], object]) -> float:
-    """By the device's own clock, launches included: the next pass starts when this one is through."""
+    """By the device's own clock, launches included: the next pass starts when this pass is through."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     run()

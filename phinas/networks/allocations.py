@@ -28,7 +28,7 @@ class Storage:
 class Node:
     """A step of the backward pass.
 
-    passed     the gradient of the output is that of the inputs too; otherwise each input gets one of its own.
+    passed     the gradient of the output is that of the inputs too; otherwise each input gets a gradient of its own.
     momentary  bytes that the step allocates besides, and frees.
     """
 
@@ -111,7 +111,7 @@ class Pass:
             for storage in (*node.saved, gradient):
                 self.release(storage)
             for entry, arrived in arriving:
-                if entry in gradients:  # added to in place, and then the one that arrived goes
+                if entry in gradients:  # added to in place, and then the gradient that arrived goes
                     self.release(arrived)
                 else:
                     gradients[entry] = arrived
@@ -217,7 +217,7 @@ class Pass:
         return loss
 
     def sequence(self, x: Map, layers: Iterable[Layer]) -> Map:
-        """As `nn.Sequential`: what a layer puts out lives until the next one has returned."""
+        """As `nn.Sequential`: what a layer puts out lives until the next layer has returned."""
         x.storage.holders += 1
         for layer in layers:
             y = layer(x)

@@ -347,8 +347,8 @@ def _loaders(asked: int | None, where: torch.device, shard: Shard) -> int:
 
 
 def _context() -> BaseContext:
-    """Processes that start from a clean one: a copy of this one would have its CUDA context and locks, and none of
-    its threads."""
+    """Processes that start from a clean process: a copy of this process would have its CUDA context and locks, and
+    none of its threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -377,7 +377,7 @@ def _bound(number: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """However that ends. Torch would look for the process that this one was forked from, which waits for this one."""
+    """However the parent ends. Torch would look for the forkserver instead, which waits for this process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

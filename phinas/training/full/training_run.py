@@ -31,7 +31,7 @@ class TrainingRun:
 
     folder              the run's, where the first worker writes checkpoints, metrics and, in the end, the network.
     weights             to start from, those of the classifier perhaps missing; None: fresh ones of the seed.
-    settings            what must be the same in a run that goes on from a checkpoint of this one.
+    settings            what must be the same in a run that goes on from a checkpoint of this run.
     about               what goes with the weights when they are carried away.
     checkpoint_seconds  between checkpoints within an epoch.
     """
@@ -185,7 +185,7 @@ def _train(worker: WorkerState, watcher: Watcher) -> None:
         for epoch in train(training, worker.batches, worker.held_out, recipe, run.seed, after_step, forward, workers):
             history.append(epoch)
             if workers.first:
-                # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
+                # Before the checkpoint: rows that it does not know of are dropped, but a missing row would stay so.
                 write_metrics(run.folder / metrics.FILE, history)
             save(epoch.score.accuracy)
             watcher.after_epoch(epoch, training.best)

@@ -1,4 +1,4 @@
-"""What the workers of a training say to one another. One alone says nothing."""
+"""What the workers of a training say to one another. A worker alone says nothing."""
 
 from __future__ import annotations
 
