@@ -77,12 +77,10 @@ def main(arguments: Sequence[str]) -> int:
     side = max(given["resolution"] or checkpoint.arch.resolution for checkpoint in checkpoints)
     sets = [_data_set(given, str(name), side) for name in given["sets"]]
     contenders = {data_set.name: _contenders(data_set, checkpoints, recipes, grids, given) for data_set in sets}
-    weights = {
-        checkpoint.name: below_head(
-            read_weights(checkpoint.weights, checkpoint.arch, f"from={checkpoint.text}", say)[0]
-        )
-        for checkpoint in checkpoints
-    }
+    weights = {}
+    for checkpoint in checkpoints:
+        state, _ = read_weights(checkpoint.weights, checkpoint.arch, f"from={checkpoint.text}", say)
+        weights[checkpoint.name] = below_head(state)
     settings = _settings(given, recipes, checkpoints, contenders, sets)
     _check_folder(folder, settings)
     results = Results(folder / FILE)
