@@ -51,8 +51,8 @@ def _command(arguments: Sequence[str]) -> int | None:
 
 def command_module(name: str) -> ModuleType:
     """The module that `python -m NAME` runs."""
-    found = importlib.util.find_spec(name)
-    folder = found is not None and found.submodule_search_locations is not None
+    spec = importlib.util.find_spec(name)
+    folder = spec is not None and spec.submodule_search_locations is not None
     return importlib.import_module(f"{name}.__main__" if folder else name)
 
 

@@ -127,10 +127,10 @@ def network_option(option: str, network: Any) -> str | None:
         raise InputError(f"{option}={network!r}: it must be an Arch, a name, a file, or what a search found")
     if not Path(place).is_dir():
         return place
-    found = [name for name in ("best.yaml", "model.yaml") if (Path(place) / name).is_file()]
-    if not found:
+    files = [name for name in ("best.yaml", "model.yaml") if (Path(place) / name).is_file()]
+    if not files:
         raise InputError(f"{option}={place}: no network was found or trained there; name the file of one")
-    return str(Path(place) / found[0])
+    return str(Path(place) / files[0])
 
 
 def folder_of(result: Any) -> str | None:

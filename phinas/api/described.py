@@ -20,7 +20,7 @@ _SCALARS = (bool, int, float, str)
 
 
 def described(part: Any) -> dict[str, Any]:
-    """The object as a configuration has one: what it is called, what of its values can be written, a hash of its code.
+    """The object as a configuration holds it: what it is called, what of its values can be written, a hash of its code.
 
     Of a function, the values are its defaults and the plain ones that it takes from around it: a learning rate in the
     cell above counts. Of an object they are its attributes; private ones may be caches and counters, so only frozen
@@ -122,8 +122,8 @@ def _code(kind: Any) -> str | None:
     source = _source(kind)
     if source is None and inspect.isclass(kind):
         methods = [getattr(each, "__func__", each) for _, each in sorted(vars(kind).items())]
-        found = [_source(each) or _compiled(each) for each in methods if inspect.isroutine(each)]
-        source = "\n".join(filter(None, found))
+        sources = [_source(each) or _compiled(each) for each in methods if inspect.isroutine(each)]
+        source = "\n".join(filter(None, sources))
     source = source or _compiled(kind)
     return hashlib.sha256(source.encode()).hexdigest()[:16] if source else None
 

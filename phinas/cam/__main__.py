@@ -84,8 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         _write(folder, models, images, seen, rows, asked, given["maps"])
     for row in rows:
         say(f"{row['image']}  {row['model']}: {row['answer']} ({row['answer_probability']:.1%})")
-    kept = ", maps.npz" if given["maps"] else ""
-    say(f"written: {folder}/ with cam.png, summary.json{kept}\nlook at it: {folder}/report.html")
+    maps = ", maps.npz" if given["maps"] else ""
+    say(f"written: {folder}/ with cam.png, summary.json{maps}\nlook at it: {folder}/report.html")
     return 0
 
 
@@ -99,7 +99,7 @@ class _Image:
 
 
 def _several(option: str, given: Any) -> list[str]:
-    texts = [str(one) for one in (given if isinstance(given, list) else [given])]
+    texts = [str(text) for text in (given if isinstance(given, list) else [given])]
     if not texts:
         raise InputError(f"{option}=[]: give one or more")
     if len(set(texts)) < len(texts):
@@ -232,11 +232,11 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     if empty(folder):
         return
     try:
-        found = json.loads((folder / "summary.json").read_text())["settings"]
-        found["made_from"]["images"]
+        settings_before = json.loads((folder / "summary.json").read_text())["settings"]
+        settings_before["made_from"]["images"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise another_commands(folder) from None
-    check_same_settings(folder / "summary.json", found, settings)
+    check_same_settings(folder / "summary.json", settings_before, settings)
 
 
 def _write(

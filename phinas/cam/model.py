@@ -73,8 +73,8 @@ def read_trained(text: str, say: Callable[[str], None]) -> Trained:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         state = load_weights(weights, arch)
-    for one in caught:
-        say(f"warning: {one.message}")
+    for warning in caught:
+        say(f"warning: {warning.message}")
     check_finite(state, str(weights))
     module = build(arch, seed=0)
     module.load_state_dict(state)
@@ -85,7 +85,7 @@ def read_trained(text: str, say: Callable[[str], None]) -> Trained:
     name = short_name(str(path) if path.suffix else model)
     return Trained(
         name, arch, module.eval(), file_source(weights), seen["mean"], seen["std"], seen["evaluation_crop"],
-        [str(one) for one in names],
+        [str(class_name) for class_name in names],
     )  # fmt: skip
 
 

@@ -73,8 +73,8 @@ def _composed(name: str, overrides: tuple[str, ...], folder: Path | None) -> tup
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         try:
             _check_keys(name, overrides)
-            found = (*overrides, *_UNUSED) if folder is None else (*overrides, *_UNUSED, _search_path(folder))
-            config = compose(name, overrides=list(found), return_hydra_config=True)
+            all_overrides = (*overrides, *_UNUSED) if folder is None else (*overrides, *_UNUSED, _search_path(folder))
+            config = compose(name, overrides=list(all_overrides), return_hydra_config=True)
             choices = {group: str(choice) for group, choice in config.hydra.runtime.choices.items() if choice}
             with open_dict(config):
                 del config["hydra"]
@@ -161,14 +161,14 @@ def _unknown_option(error: MissingConfigException) -> str:
 
 def _unknown_setting(name: str, overrides: Sequence[str], error: Exception) -> str | None:
     """Of an override `controller.mood=3`: that there is no mood, and what there is; None of any other error."""
-    found = re.match(r"Could not override '([\w.]+)'", str(error))
-    if found is None or "." not in found[1]:
+    match = re.match(r"Could not override '([\w.]+)'", str(error))
+    if match is None or "." not in match[1]:
         return None
-    above, _, unknown = found[1].rpartition(".")
+    above, _, unknown = match[1].rpartition(".")
     choices = [text for text in overrides if "." not in text.split("=")[0]]
     with_choices = OmegaConf.select(compose(name, overrides=choices), above)
     there = [str(key) for key in with_choices or ()] if OmegaConf.is_dict(with_choices) else []
-    return f"{found[1]}: {above} has no {unknown}; it has {', '.join(there)}" if there else None
+    return f"{match[1]}: {above} has no {unknown}; it has {', '.join(there)}" if there else None
 
 
 def _search_path(folder: Path) -> str:

@@ -49,7 +49,7 @@ def documented(text: str) -> Documented:
     """
     about: list[str] = []
     before: list[str] = []
-    found: list[list[str]] = []  # name, default, comment
+    entries: list[list[str]] = []  # name, default, comment
     above: list[tuple[int, str]] = []  # indent and key of the mappings around
     skipped: int | None = None  # indent of an option whose lines below are not options
     for line in text.splitlines():
@@ -57,7 +57,7 @@ def documented(text: str) -> Documented:
         indent = len(line) - len(line.lstrip())
         if comment:
             if not line.startswith("# @package"):
-                _place(comment["comment"], about, before, found if skipped is None else [], indent, above)
+                _place(comment["comment"], about, before, entries if skipped is None else [], indent, above)
             continue
         if not line.strip() or (skipped is not None and indent > skipped):
             continue
@@ -74,19 +74,19 @@ def documented(text: str) -> Documented:
             skipped = indent
             before.clear()
             continue
-        found.append([name, value, " ".join([*before, *filter(None, [option["comment"]])])])
+        entries.append([name, value, " ".join([*before, *filter(None, [option["comment"]])])])
         before.clear()
-    return Documented(" ".join(about), tuple(Option(*each) for each in found))
+    return Documented(" ".join(about), tuple(Option(*each) for each in entries))
 
 
 def _place(
-    comment: str, about: list[str], before: list[str], found: list[list[str]], indent: int, above: Sequence[object]
+    comment: str, about: list[str], before: list[str], entries: list[list[str]], indent: int, above: Sequence[object]
 ) -> None:
     """Put a line that is a comment and no more where it belongs."""
     if not above:
         about.append(comment)
-    elif found and indent >= 8:  # below the comment of the option before
-        found[-1][2] = f"{found[-1][2]} {comment}".strip()
+    elif entries and indent >= 8:  # below the comment of the option before
+        entries[-1][2] = f"{entries[-1][2]} {comment}".strip()
     else:
         before.append(comment)
 

@@ -45,9 +45,9 @@ def _found(package: str) -> ModuleSpec | None:
         return None
 
 
-def _place(found: ModuleSpec | None) -> Path | None:
+def _place(spec: ModuleSpec | None) -> Path | None:
     """The folder or file of a package or module; None of a bare folder, which hides nothing that is found elsewhere."""
-    if found is None or found.origin is None:
+    if spec is None or spec.origin is None:
         return None
-    file = Path(found.origin)
+    file = Path(spec.origin)
     return file.parent if file.name == "__init__.py" else file

@@ -59,7 +59,8 @@ def check_inert(settings: Mapping[str, Any], path: Path, trust: Any) -> None:
         if isinstance(part, Mapping) and OBJECT in part:
             raise InputError(f"{path}: {group} was an object that Python handed over; call phinas.search(...) again")
     trusted = trust if isinstance(trust, (list, tuple)) else [trust]
-    ours = {one for group in settings for file in (CONFIG_FOLDER / group).glob("*.yaml") for one in _targets_in(file)}
+    files = [file for group in settings for file in (CONFIG_FOLDER / group).glob("*.yaml")]
+    ours = {target for file in files for target in _targets_in(file)}
     for name, value in _leaves(settings):
         if isinstance(value, str) and "${" in value:
             raise InputError(f"{path}: {name} is to be computed; what a run writes are values")
@@ -70,8 +71,8 @@ def check_inert(settings: Mapping[str, Any], path: Path, trust: Any) -> None:
 
 
 def _targets_in(file: Path) -> list[Any]:
-    found = [value for name, value in _leaves(safe_yaml(file.read_text())) if name.endswith("_target_")]
-    return [value for value in found if value != "???"]
+    targets = [value for name, value in _leaves(safe_yaml(file.read_text())) if name.endswith("_target_")]
+    return [value for value in targets if value != "???"]
 
 
 def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -89,16 +90,16 @@ def _leaves(content: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def targets_of(group: str) -> dict[str, Any]:
     """Name -> class or function, for each choice in the group that can be imported here."""
-    found = {}
+    targets = {}
     for name in options(group):
         target = safe_yaml((CONFIG_FOLDER / group / f"{name}.yaml").read_text()).get("_target_")
         if target in (None, "???"):  # the user's own
             continue
         try:
-            found[name] = get_object(str(target))
+            targets[name] = get_object(str(target))
         except (ImportError, ValueError):  # an extra that is not installed
             continue
-    return found
+    return targets
 
 
 def _moved(error: BaseException) -> str:

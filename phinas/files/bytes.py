@@ -21,10 +21,10 @@ def bytes_of(value: Any, name: str = "memory") -> int:
     Without a unit it is bytes (1e9). A fraction of a byte is left out. Raises InputError, naming the setting `name`,
     for all else and for less than one byte.
     """
-    found = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value))
-    if found and (found[2] or "b").lower() in _UNITS:
+    match = None if isinstance(value, bool) else _AMOUNT.fullmatch(str(value))
+    if match and (match[2] or "b").lower() in _UNITS:
         try:
-            count = int(Decimal(found[1]) * _UNITS[(found[2] or "b").lower()])
+            count = int(Decimal(match[1]) * _UNITS[(match[2] or "b").lower()])
         except InvalidOperation:  # 1.2.3
             count = 0
         if 1 <= count < 2**63:

@@ -81,7 +81,7 @@ def generate(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequ
         say(f"{folder}/ is finished, and of these settings: nothing to do\nlook at it: {folder}/report.html")
         return 0
     measured = given["measure"] or given["target_latency"] is not None
-    before = [(rule.grow(source.arch, one["phi"]), one["latency"]) for one in earlier["members"] if one["latency"]]
+    before = [(rule.grow(source.arch, row["phi"]), row["latency"]) for row in earlier["members"] if row["latency"]]
     latency = latency_on(construct(given, "device"), names["device"], say, before) if measured else None
     limits = read_limits(given, memory_of, latency)
     fit = None
@@ -106,7 +106,7 @@ def generate(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequ
                     for member, exported in _export(asked, state, exports):
                         exports[member.name] = exported
                         _write_summary(asked, exports)
-                        show(f"{member.name}: {', '.join(one.form for one in exported)}", "")
+                        show(f"{member.name}: {', '.join(export.form for export in exported)}", "")
         except KeyboardInterrupt:
             say(f"\nstopped; {len(exports)} of {len(family.members)} networks are exported")
             say(f"go on with:\n  {asked.command}")
@@ -161,9 +161,9 @@ class _Asked:
                 f"{family.rule.baseline_from['name']}."
             )
         alike = [
-            f"{one.name} is {before.name}"
-            for before, one in zip(family.members, family.members[1:], strict=False)
-            if replace(one.arch, dropout=before.arch.dropout) == before.arch
+            f"{larger.name} is {smaller.name}"
+            for smaller, larger in zip(family.members, family.members[1:], strict=False)
+            if replace(larger.arch, dropout=smaller.arch.dropout) == smaller.arch
         ]
         if alike:
             notes.append(f"note: rounding leaves no difference but for dropout: {', '.join(alike)}.")
@@ -179,13 +179,14 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {"finished": False, "members": [], "budget": None}
     try:
         content = json.loads((folder / "summary.json").read_text())
-        found, kept = content["settings"], {name: content[name] for name in ("finished", "members", "budget")}
-        files = [one["file"] for member in kept["members"] for one in (member, *member["exports"])]
-        kept["finished"] = kept["finished"] and all((folder / file).exists() for file in files)
+        settings_before = content["settings"]
+        earlier = {name: content[name] for name in ("finished", "members", "budget")}
+        files = [entry["file"] for member in earlier["members"] for entry in (member, *member["exports"])]
+        earlier["finished"] = earlier["finished"] and all((folder / file).exists() for file in files)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise another_commands(folder) from None
-    check_same_settings(folder / "summary.json", found, settings)
-    return kept
+    check_same_settings(folder / "summary.json", settings_before, settings)
+    return earlier
 
 
 def _kept(folder: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, list[Exported]]:
@@ -194,20 +195,19 @@ def _kept(folder: Path, members: Sequence[Mapping[str, Any]]) -> dict[str, list[
         return {}
     from phinas.weights.export import Exported
 
-    kept = {}
+    exports = {}
     for member in members:
-        files = [Exported(**one | {"file": folder / one["file"]}) for one in member["exports"]]
-        if files and all(one.file.exists() and file_source(one.file)["sha256"] == one.sha256 for one in files):
-            kept[member["model"]] = files
-    return kept
+        files = [Exported(**row | {"file": folder / row["file"]}) for row in member["exports"]]
+        whole = all(export.file.exists() and file_source(export.file)["sha256"] == export.sha256 for export in files)
+        if files and whole:
+            exports[member["model"]] = files
+    return exports
 
 
 def _fit_of(budget: Mapping[str, Any], limits: Sequence[Limit]) -> Fit:
     """What an earlier run found, as its summary.json has it."""
-    binding = budget["binding"]
-    return Fit(
-        budget["phi"], budget["next_phi"], tuple((one, binding[one.option]) for one in limits if one.option in binding)
-    )
+    binding = tuple((limit, budget["binding"][limit.option]) for limit in limits if limit.option in budget["binding"])
+    return Fit(budget["phi"], budget["next_phi"], binding)
 
 
 def _source(given: Mapping[str, Any], rule: Rule) -> _Source:
@@ -279,14 +279,14 @@ def _family(
 
 def _fit_says(fit: Fit, limits: Sequence[Limit], family: Family) -> str:
     """What the budget came to, and why no larger network meets it."""
-    one, asked = family.members[0], " and ".join(str(limit) for limit in limits)
-    has = ", ".join(limit.text(limit.value(one.arch)) for limit in limits)
+    network, asked = family.members[0], " and ".join(str(limit) for limit in limits)
+    has = ", ".join(limit.text(limit.value(network.arch)) for limit in limits)
     if fit.beyond is None:
-        return f"{one.name}, the largest of scaling={family.rule.name}, is within {asked}: {has}."
+        return f"{network.name}, the largest of scaling={family.rule.name}, is within {asked}: {has}."
     over = ", ".join(
         f"{limit.option} binds: phi={fit.beyond:g} has {limit.text(value)}" for limit, value in fit.binding
     )
-    return f"{one.name} is the largest within {asked}: {has}. {over}."
+    return f"{network.name} is the largest within {asked}: {has}. {over}."
 
 
 def _introduce(asked: _Asked) -> None:
@@ -332,8 +332,8 @@ def _weights(arch: Arch, path: str) -> Mapping[str, Any]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         state = load_weights(path, arch)
-    for one in caught:
-        say(f"warning: {one.message}")
+    for warning in caught:
+        say(f"warning: {warning.message}")
     check_finite(state, f"weights={path}")
     return state
 
@@ -354,7 +354,7 @@ def _export(
         for key, value in of.items()
         if value is not None
     }
-    for member in [one for one in asked.family.members if one.name not in done]:
+    for member in [member for member in asked.family.members if member.name not in done]:
         net = build(member.arch, asked.settings["seed"])
         if state is not None:
             net.load_state_dict(state)
@@ -371,7 +371,8 @@ def _write_summary(asked: _Asked, exports: Mapping[str, Sequence[Exported]], fin
     for row, member in zip(rows(family), family.members, strict=True):
         parts = asdict(member.memory)
         files = [
-            asdict(one) | {"file": str(one.file.relative_to(asked.folder))} for one in exports.get(member.name, ())
+            asdict(export) | {"file": str(export.file.relative_to(asked.folder))}
+            for export in exports.get(member.name, ())
         ]
         members.append({**row, "memory": {**parts, "total": member.memory.total}, "exports": files})
     budget = None
@@ -413,7 +414,7 @@ def _write_pages(asked: _Asked, exports: Mapping[str, Sequence[Exported]]) -> No
 
 def _conclude(asked: _Asked, exports: Mapping[str, Sequence[Exported]]) -> None:
     folder, members = asked.folder, asked.family.members
-    files = sum(one.bytes for done in exports.values() for one in done)
+    files = sum(export.bytes for done in exports.values() for export in done)
     carried = f", {', '.join(asked.forms)} of each ({bytes_text(files)})" if exports else ""
     say(
         f"written: {folder}/ with {len(members)} network{'s' if len(members) > 1 else ''}, family.csv, family.png, "

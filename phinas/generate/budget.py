@@ -74,19 +74,19 @@ def largest(rule: Rule, baseline: Arch, limits: Sequence[Limit], step: float = 0
         return all(limit.meets(network(phi)) for limit in counted)
 
     if rule.steps is not None:  # TinyNet-A has fewer MACs than its baseline, and more parameters: ask all
-        kept = [phi for phi in phis if meets(phi)]
+        meeting = [phi for phi in phis if meets(phi)]
     else:
-        kept = [phi for phi in phis[: _count_of_formula(phis, meets)] if phi != 0 or meets(0)]
+        meeting = [phi for phi in phis[: _count_of_formula(phis, meets)] if phi != 0 or meets(0)]
     for limit in measured:
-        kept = kept[: _count_by_measuring(kept, network, limit)]
-    if not kept:
+        meeting = meeting[: _count_by_measuring(meeting, network, limit)]
+    if not meeting:
         raise InputError(_impossible(rule, phis, network, limits))
-    found = kept[-1]
-    beyond = next((phi for phi in phis if phi > found), None)
+    last = meeting[-1]
+    beyond = next((phi for phi in phis if phi > last), None)
     if beyond is None and rule.steps is None:
         asked = " and ".join(str(limit) for limit in limits)
-        raise InputError(f"scaling={rule.name} stays within {asked} up to phi={found:g}, the largest it has; give phi=")
-    return Fit(found, beyond, () if beyond is None else _exceeded(network(beyond), limits))
+        raise InputError(f"scaling={rule.name} stays within {asked} up to phi={last:g}, the largest it has; give phi=")
+    return Fit(last, beyond, () if beyond is None else _exceeded(network(beyond), limits))
 
 
 def _grid(rule: Rule, step: float) -> list[float]:
@@ -123,7 +123,7 @@ def _count_by_measuring(phis: Sequence[float], network: Callable[[float], Arch],
     """How many of the phis go up to the largest that meets a limit which is measured; 0 where none does.
 
     Starts at the baseline, or at what is nearest to it, and goes where the limit would be if the value were a straight
-    line in MACs. So hardly anything far beyond the limit is measured; what is found and the next one both are.
+    line in MACs. So hardly anything far beyond the limit is measured; what is found and the next network both are.
     """
     low, high = 0, len(phis) + 1  # the first `low` meet it, those from `high` on do not
     number = next((place for place, phi in enumerate(phis, start=1) if phi >= 0), len(phis))
@@ -162,15 +162,15 @@ def _aim(points: Sequence[tuple[float, float]], most: float) -> float:
 def _exceeded(arch: Arch, limits: Sequence[Limit]) -> tuple[tuple[Limit, float], ...]:
     """The limits that the network does not meet; nothing is measured for a network that is known to exceed another."""
     counted = [limit for limit in limits if not limit.measured and not limit.meets(arch)]
-    found = counted or [limit for limit in limits if limit.measured and not limit.meets(arch)]
-    return tuple((limit, limit.value(arch)) for limit in found)
+    exceeded = counted or [limit for limit in limits if limit.measured and not limit.meets(arch)]
+    return tuple((limit, limit.value(arch)) for limit in exceeded)
 
 
 def _impossible(rule: Rule, phis: Sequence[float], network: Callable[[float], Arch], limits: Sequence[Limit]) -> str:
     """What the smallest networks need, of each limit that none of them meets; and who has smaller ones."""
     reasons = []
     for limit in limits:
-        # The smallest one alone is measured, and a table's rows all counted.
+        # The smallest network alone is measured, and a table's rows all counted.
         asked = phis if rule.steps is not None and not limit.measured else sorted({phis[0], min(phis, key=abs)})
         least, phi = min((limit.value(network(phi)), phi) for phi in asked)
         if least > limit.most:

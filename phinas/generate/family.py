@@ -73,38 +73,38 @@ def rows(family: Family) -> list[dict[str, Any]]:
     baseline = family.baseline
     return [
         {
-            "model": one.name,
-            "phi": one.phi,
-            "depth": round((asked := family.rule.multipliers(one.phi)).depth, 6),
+            "model": member.name,
+            "phi": member.phi,
+            "depth": round((asked := family.rule.multipliers(member.phi)).depth, 6),
             "width": round(asked.width, 6),
-            "resolution": one.arch.resolution,
-            "params": one.cost.params,
-            "macs": one.cost.macs,
-            "activations": one.cost.activations,
-            "memory": one.memory.total,
-            "latency": one.latency,
-            "blocks": one.arch.blocks,
-            "depth_realised": round(one.arch.blocks / baseline.blocks, 6),
-            "width_realised": round(_channels(one.arch) / _channels(baseline), 6),
-            "macs_ratio": round(family.ratio(one), 6),
-            "macs_nominal": round(family.nominal(one), 6),
+            "resolution": member.arch.resolution,
+            "params": member.cost.params,
+            "macs": member.cost.macs,
+            "activations": member.cost.activations,
+            "memory": member.memory.total,
+            "latency": member.latency,
+            "blocks": member.arch.blocks,
+            "depth_realised": round(member.arch.blocks / baseline.blocks, 6),
+            "width_realised": round(_channels(member.arch) / _channels(baseline), 6),
+            "macs_ratio": round(family.ratio(member), 6),
+            "macs_nominal": round(family.nominal(member), 6),
             "batch_size": family.memory_of["batch_size"],
             "mode": family.memory_of["mode"],
             "dtype": family.memory_of["dtype"],
-            "key": one.arch.key(),
-            "file": f"{one.name}.yaml",
+            "key": member.arch.key(),
+            "file": f"{member.name}.yaml",
         }
-        for one in family.members
+        for member in family.members
     ]
 
 
 def csv_text(family: Family) -> str:
     """`family.csv`."""
-    found = rows(family)
+    table = rows(family)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(table)
     return text.getvalue()
 
 

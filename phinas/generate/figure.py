@@ -57,9 +57,10 @@ def family_figure(family: Family) -> Figure:
     """
     members = sorted(family.members, key=lambda member: member.phi)
     names = short_names([member.name for member in members])
+    macs = [float(member.cost.macs) for member in members]
     own = [
-        [Point(name, float(one.cost.macs), float(size)) for name, one, size in zip(names, members, sizes, strict=True)]
-        for sizes in ([one.cost.params for one in members], [one.memory.total for one in members])
+        [Point(*point) for point in zip(names, macs, map(float, sizes), strict=True)]
+        for sizes in ([member.cost.params for member in members], [member.memory.total for member in members])
     ]
     built = [
         Point(name, float(cost(arch).macs), float(memory(arch, **family.memory_of).total))
@@ -149,8 +150,8 @@ def _way(points: Sequence[Point]) -> list[tuple[float, float]]:
     count = 300 // max(1, len(points))
     return [
         (float(x), float(macs))
-        for one, after in zip(points, points[1:], strict=False)
-        for x, macs in zip(np.geomspace(one.x, after.x, count), np.geomspace(one.macs, after.macs, count), strict=True)
+        for start, end in zip(points, points[1:], strict=False)
+        for x, macs in zip(np.geomspace(start.x, end.x, count), np.geomspace(start.macs, end.macs, count), strict=True)
     ]
 
 

@@ -66,7 +66,7 @@ def family_report(
         family_figure=drawing(figure, "MACs of the family against parameters and memory"),
         comparison=comparison(family),
         both=BOTH,
-        exports=[_exported(member, one) for member in family.members for one in exports.get(member.name, ())],
+        exports=[_exported(member, exported) for member in family.members for exported in exports.get(member.name, ())],
         sources=[
             (kind, [(key, str(value)) for key, value in of.items() if value is not None])
             for kind, of in made_from.items()
@@ -95,12 +95,12 @@ def _facts(family: Family) -> list[tuple[str, str]]:
 
     facts = [
         ("network" if first is last else "networks", str(len(family.members))),
-        ("MACs of one image", span(lambda one: cost_short("macs", one.cost.macs))),
-        ("parameters", span(lambda one: cost_short("params", one.cost.params))),
-        ("memory", span(lambda one: bytes_text(one.memory.total))),
+        ("MACs of one image", span(lambda member: cost_short("macs", member.cost.macs))),
+        ("parameters", span(lambda member: cost_short("params", member.cost.params))),
+        ("memory", span(lambda member: bytes_text(member.memory.total))),
     ]
     if first.latency is not None and last.latency is not None:
-        facts.append(("latency of one image", span(lambda one: cost_short("latency", one.latency))))
+        facts.append(("latency of one image", span(lambda member: cost_short("latency", member.latency))))
     return facts
 
 
@@ -123,11 +123,12 @@ def _memory_in(mode: str, family: Family, member: Member) -> Memory:
     return memory(member.arch, **{**family.memory_of, "mode": mode})
 
 
-def _exported(member: Member, one: Exported) -> dict[str, str]:
+def _exported(member: Member, exported: Exported) -> dict[str, str]:
+    differs = f"{exported.difference:.1g} of the largest logit" if exported.difference else "equal, bit for bit"
     return {
-        "file": f"{member.name}/{one.file.name}",
-        "says": _FORMS[one.form],
-        "size": bytes_text(one.bytes),
-        "difference": "equal, bit for bit" if one.difference == 0 else f"{one.difference:.1g} of the largest logit",
-        "sha256": one.sha256,
+        "file": f"{member.name}/{exported.file.name}",
+        "says": _FORMS[exported.form],
+        "size": bytes_text(exported.bytes),
+        "difference": differs,
+        "sha256": exported.sha256,
     }

@@ -227,8 +227,8 @@ def _powers(constants: Coefficients) -> Callable[[float], Multipliers]:
 
 def _furthest(constants: Coefficients) -> float:
     """The largest phi, to one digit, at which nothing has grown more than `_FURTHEST`-fold."""
-    growing = [one for one in vars(constants).values() if one > 1]
-    steps = min((math.log(_FURTHEST) / math.log(one) for one in growing), default=_MOST_STEPS)
+    growing = [factor for factor in vars(constants).values() if factor > 1]
+    steps = min((math.log(_FURTHEST) / math.log(factor) for factor in growing), default=_MOST_STEPS)
     return min(_MOST_STEPS, math.floor(10 * steps) / 10)
 
 

@@ -71,35 +71,36 @@ def main(arguments: Sequence[str]) -> int:
     if folder.exists():
         raise InputError(f"name={folder.name}: {folder} is there already; give another name=")
     models = {str(name): named("model", str(name)) for name in _listed("model", given["model"])}
-    device = construct(given, "device")
-    if not isinstance(device, ThisMachine):
+    device_model = construct(given, "device")
+    if not isinstance(device_model, ThisMachine):
         for option in ("backend", "batch_size"):
             if given[option] is not None:
                 raise InputError(f"{option}={given[option]}: device={names['device']} tells costs itself")
-        content = _costs(models, device, names["device"])
+        content = _costs(models, device_model, names["device"])
         with _whole(folder):
             write_config(folder, given)
             write_json(folder / "summary.json", content)
         say(f"written: {folder}/ with config.yaml, summary.json")
         return 0
-    asked = _asked(given, models, device)
+    asked = _asked(given, models, device_model)
     for name, arch in models.items():
         check_room(arch, f"model={name}")
     check_works(asked)
     with _whole(folder):
-        found, load = measure(asked)
-        notes = _notes(asked, found, load)
-        _show(asked, found, notes, names["device"])
-        content = _summary(asked, found, load, notes, names["device"])
+        measurements, load = measure(asked)
+        notes = _notes(asked, measurements, load)
+        _show(asked, measurements, notes, names["device"])
+        content = _summary(asked, measurements, load, notes, names["device"])
         machine = content["machine"]
         about = {
-            "processor": machine.get("gpu", machine["processor"]), "precision": _precision(device),
-            "channels_last": device.channels_last, "machine": {name: text for name, text in machine.items() if text},
+            "processor": machine.get("gpu", machine["processor"]), "precision": _precision(device_model),
+            "channels_last": device_model.channels_last,
+            "machine": {name: text for name, text in machine.items() if text},
         }  # fmt: skip
         write_config(folder, given)
         write_json(folder / "summary.json", content)
-        png(measured_figure(found, asked.batches), folder / "measure.png", PICTURE_WIDTH)
-        page = report(folder.name, found, asked.batches, about, notes, (folder / "config.yaml").read_text())
+        png(measured_figure(measurements, asked.batches), folder / "measure.png", PICTURE_WIDTH)
+        page = report(folder.name, measurements, asked.batches, about, notes, (folder / "config.yaml").read_text())
         write_atomically(folder / "report.html", page)
     say(f"written: {folder}/ with config.yaml, summary.json, measure.png\nlook at it: {folder}/report.html")
     return 0
@@ -131,23 +132,23 @@ def measure(asked: Asked) -> tuple[list[Measured], Load]:
     Of each batch size all are prepared first, then timed in turns. What has no room, or cannot be brought into a form,
     is a row that says so.
     """
-    device = asked.device
+    machine = asked.device
     rows = {pair: _Row() for pair in asked.pairs}
     total = (len(rows) + 1) * len(asked.batches)
-    with torch_threads(device.threads), progress(CONSOLE, "measuring", 0, total) as done:
-        load = watch_load()
+    with torch_threads(machine.threads), progress(CONSOLE, "measuring", 0, total) as done:
+        load_since = watch_load()
         for batch in asked.batches:
             _measure_batch(asked, batch, rows, done)
-        found_load = load()
-    found = []
+        load = load_since()
+    measurements = []
     for (model, backend), row in rows.items():
         arch = asked.models[model]
-        size = device.resolution or arch.resolution
-        found.append(Measured(model, arch.key(), cost(arch), size, backend, **vars(row)))
-    if not any(one.timings for one in found):
-        first = found[0]
+        size = machine.resolution or arch.resolution
+        measurements.append(Measured(model, arch.key(), cost(arch), size, backend, **vars(row)))
+    if not any(measurement.timings for measurement in measurements):
+        first = measurements[0]
         raise InputError(f"model={first.model}: {next(iter(first.errors.values()))}")
-    return found, found_load
+    return measurements, load
 
 
 @dataclass
@@ -161,7 +162,7 @@ class _Row:
 
 
 def _measure_batch(asked: Asked, batch: int, rows: Mapping[tuple[str, str], _Row], done: Show) -> None:
-    device, ready = asked.device, {}
+    machine, ready = asked.device, {}
     for model, arch in asked.models.items():
         network: nn.Module | None = None
         images: Tensor | None = None
@@ -169,30 +170,30 @@ def _measure_batch(asked: Asked, batch: int, rows: Mapping[tuple[str, str], _Row
         for backend in asked.backends:
             row, said = rows[model, backend], "prepared"
             try:
-                with fits(batch, device.kind):
+                with fits(batch, machine.kind):
                     if network is None or images is None:
-                        network = settled(arch, device.resolution, asked.seed)
+                        network = settled(arch, machine.resolution, asked.seed)
                         images = random_images(
-                            arch, "cpu", batch, device.resolution, device.channels_last, seed=asked.seed
+                            arch, "cpu", batch, machine.resolution, machine.channels_last, seed=asked.seed
                         )
-                    here = images.to(device.kind, getattr(torch, device.dtype))
-                    one = prepared(copy.deepcopy(network), backend, here, device.threads, device.channels_last)
+                    here = images.to(machine.kind, getattr(torch, machine.dtype))
+                    form = prepared(copy.deepcopy(network), backend, here, machine.threads, machine.channels_last)
                     if asked.compares and batch == asked.batches[0]:
                         if exact is None:
                             few = images[:COMPARED]
                             exact, plain = outputs(network, few, torch.float64), outputs(network, few)
-                        row.difference = difference(one.run()[:COMPARED], exact)
+                        row.difference = difference(form.run()[:COMPARED], exact)
                         row.of_plain = difference(plain, exact)
-                ready[model, backend] = one
+                ready[model, backend] = form
             except (DoesNotFit, InputError) as error:
                 row.errors[batch] = said = one_line(error)
             done(f"{short_name(model)} {backend}, batch {batch}: {said}", "")
     best = ""
     try:
-        with fits(batch, device.kind):
-            timings = timed([one.run for one in ready.values()], device.kind, device.spread, device.seconds)
-        for (pair, one), timing in zip(ready.items(), timings, strict=True):
-            rows[pair].timings[batch] = replace(timing, memory=one.memory)
+        with fits(batch, machine.kind):
+            timings = timed([form.run for form in ready.values()], machine.kind, machine.spread, machine.seconds)
+        for (pair, form), timing in zip(ready.items(), timings, strict=True):
+            rows[pair].timings[batch] = replace(timing, memory=form.memory)
         if timings:
             best = f"{milliseconds(min(timing.median for timing in timings))} ms"
     except DoesNotFit as error:  # each for itself had room
@@ -208,7 +209,7 @@ def settled(arch: Arch, resolution: int | None, seed: int) -> nn.Module:
     can be compared by them.
     """
     module = initialised(arch, seed)
-    norms = [one for one in module.modules() if isinstance(one, _BatchNorm)]
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # the mean over all batches, of which there is one
@@ -224,8 +225,8 @@ def settled(arch: Arch, resolution: int | None, seed: int) -> nn.Module:
 def outputs(network: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """What the plain network gives on the CPU, computed in `dtype`."""
     with torch.inference_mode():
-        found: Tensor = copy.deepcopy(network).to(dtype)(images.to(dtype))
-    return found
+        logits: Tensor = copy.deepcopy(network).to(dtype)(images.to(dtype))
+    return logits
 
 
 def difference(found: Tensor, exact: Tensor) -> float:
@@ -235,12 +236,12 @@ def difference(found: Tensor, exact: Tensor) -> float:
 
 def check_works(asked: Asked) -> None:
     """InputError for a backend that does not work here: a network of one block goes through each of them first."""
-    device, whole = asked.device, reference("mobilenet_v1")
+    machine, whole = asked.device, reference("mobilenet_v1")
     tiny = replace(whole, stages=whole.stages[:1], resolution=32)
     for backend in asked.backends:
-        images = random_images(tiny, device.kind, 1, None, device.channels_last, device.dtype)
+        images = random_images(tiny, machine.kind, 1, None, machine.channels_last, machine.dtype)
         try:
-            prepared(initialised(tiny), backend, images, device.threads, device.channels_last)
+            prepared(initialised(tiny), backend, images, machine.threads, machine.channels_last)
         except InputError:
             raise
         except Exception as error:  # no compiler, a driver too old, a broken package: each has an exception of its own
@@ -250,17 +251,17 @@ def check_works(asked: Asked) -> None:
 # --- what was asked for ----------------------------------------------------------------------------------------------
 
 
-def _asked(given: Mapping[str, Any], models: Mapping[str, Arch], device: ThisMachine) -> Asked:
-    backends = [device.backend] if given["backend"] is None else _listed("backend", given["backend"])
+def _asked(given: Mapping[str, Any], models: Mapping[str, Arch], machine: ThisMachine) -> Asked:
+    backends = [machine.backend] if given["backend"] is None else _listed("backend", given["backend"])
     for backend in backends:
-        check_form(backend, device.kind, device.dtype)
+        check_form(backend, machine.kind, machine.dtype)
     if given["batch_size"] is not None:
         batches = [check_whole("batch_size", size) for size in _listed("batch_size", given["batch_size"])]
-    elif device.batch_size == 1:
-        batches = [1, THROUGHPUT_BATCH[device.kind]]
+    elif machine.batch_size == 1:
+        batches = [1, THROUGHPUT_BATCH[machine.kind]]
     else:
-        batches = [device.batch_size]
-    return Asked(models, backends, batches, device, check_whole("seed", given["seed"], least=0))
+        batches = [machine.batch_size]
+    return Asked(models, backends, batches, machine, check_whole("seed", given["seed"], least=0))
 
 
 def _listed(name: str, value: Any) -> list[Any]:
@@ -268,141 +269,144 @@ def _listed(name: str, value: Any) -> list[Any]:
     values = list(value) if isinstance(value, list) else [value]
     if not values:
         raise InputError(f"{name}=[]: give one or more")
-    for one in values:
-        if values.count(one) > 1:
-            raise InputError(f"{name}: {one} is there twice")
+    for value in values:
+        if values.count(value) > 1:
+            raise InputError(f"{name}: {value} is there twice")
     return values
 
 
 # --- what is said and written ----------------------------------------------------------------------------------------
 
 
-def _notes(asked: Asked, found: Sequence[Measured], load: Load) -> list[str]:
+def _notes(asked: Asked, measurements: Sequence[Measured], load: Load) -> list[str]:
     """What is to be known before the figures are quoted."""
-    device, notes = asked.device, []
+    machine, notes = asked.device, []
     if load.disturbs:
         notes.append(
             f"other processes kept {load.others:.1f} of {load.cores} cores busy meanwhile: these are figures of a busy "
             "machine; ratios suffer least, and of times the lower quartiles; measure again when it is idle"
         )
-    if device.kind == "cpu" and device.threads > load.cores:
-        notes.append(f"device.threads={device.threads}, but this process may use {load.cores} cores")
-    in_full = device.kind == "cpu" and device.dtype == "float32"
-    for one in found:
-        allowed = max(TOLERANCE, TIMES_PLAIN * (one.of_plain or 0.0)) if in_full else math.inf
-        if one.difference is not None and not one.difference <= allowed:  # NaN is not
+    if machine.kind == "cpu" and machine.threads > load.cores:
+        notes.append(f"device.threads={machine.threads}, but this process may use {load.cores} cores")
+    in_full = machine.kind == "cpu" and machine.dtype == "float32"
+    for measurement in measurements:
+        allowed = max(TOLERANCE, TIMES_PLAIN * (measurement.of_plain or 0.0)) if in_full else math.inf
+        if measurement.difference is not None and not measurement.difference <= allowed:  # NaN is not
             notes.append(
-                f"outputs of {one.title} differ from the exact ones by {one.difference:.1e} of the largest, "
-                f"those of the plain network by {one.of_plain:.1e}: do not trust it"
+                f"outputs of {measurement.title} differ from the exact ones by {measurement.difference:.1e} "
+                f"of the largest, those of the plain network by {measurement.of_plain:.1e}: do not trust it"
             )
     return notes
 
 
-def _show(asked: Asked, found: Sequence[Measured], notes: Sequence[str], device_name: str) -> None:
-    if len(found) == 1:
-        table = Table(title=f"{found[0].model} on device={device_name}", title_justify="left", show_header=False)
-        for name, text in _rows(asked, found[0]).items():
+def _show(asked: Asked, measurements: Sequence[Measured], notes: Sequence[str], device_name: str) -> None:
+    if len(measurements) == 1:
+        table = Table(title=f"{measurements[0].model} on device={device_name}", title_justify="left", show_header=False)
+        for name, text in _rows(asked, measurements[0]).items():
             table.add_row(name, text)
         CONSOLE.print(table)
     else:
         for batch in asked.batches:
-            CONSOLE.print(_table(asked, found, batch))
-        say(f"all in {_precision(asked.device)}; as fast, as long: as {found[0].title}, in the same rounds")
+            CONSOLE.print(_table(asked, measurements, batch))
+        say(f"all in {_precision(asked.device)}; as fast, as long: as {measurements[0].title}, in the same rounds")
     for note in notes:
         say(f"warning: {note}")
 
 
-def _table(asked: Asked, found: Sequence[Measured], batch: int) -> Table:
+def _table(asked: Asked, measurements: Sequence[Measured], batch: int) -> Table:
     """All at one batch size; 80 columns hold it."""
     memory = asked.device.kind == "cuda"
     table = Table(title="one image" if batch == 1 else f"a batch of {batch}", title_justify="left")
     table.add_column("model", overflow="fold")
     for heading in ("form", "ms (quartiles)", "", "images/s", *(["MiB"] if memory else [])):
         table.add_column(heading, justify="right" if heading in ("images/s", "MiB") else "left")
-    for one in found:
-        timing = one.timings.get(batch)
+    for measurement in measurements:
+        timing = measurement.timings.get(batch)
         if timing is None:
-            table.add_row(short_name(one.model), one.backend, one.errors[batch])
+            table.add_row(short_name(measurement.model), measurement.backend, measurement.errors[batch])
             continue
         cells = [quartiles_text(timing), ratio_text(timing), rate_text(timing, batch)]
         peak = f"{timing.memory / 2**20:,.0f}" if timing.memory is not None else ""
-        table.add_row(short_name(one.model), one.backend, *cells, *([peak] if memory else []))
+        table.add_row(short_name(measurement.model), measurement.backend, *cells, *([peak] if memory else []))
     return table
 
 
-def _rows(asked: Asked, one: Measured) -> dict[str, str]:
+def _rows(asked: Asked, measurement: Measured) -> dict[str, str]:
     """What is known of a single network in a single form, for people."""
-    device = asked.device
-    rows = {"compute": macs_text(one.cost.macs), "parameters": f"{one.cost.params / 1e6:.2f}M"}
-    own = asked.models[one.model].resolution
-    if one.resolution != own:
-        rows["measured at"] = f"{one.resolution} pixels, not at its own {own}, of which the compute is"
+    machine = asked.device
+    rows = {"compute": macs_text(measurement.cost.macs), "parameters": f"{measurement.cost.params / 1e6:.2f}M"}
+    own = asked.models[measurement.model].resolution
+    if measurement.resolution != own:
+        rows["measured at"] = f"{measurement.resolution} pixels, not at its own {own}, of which the compute is"
     for batch in asked.batches:
-        what, timing = "one image" if batch == 1 else f"a batch of {batch}", one.timings.get(batch)
+        what, timing = "one image" if batch == 1 else f"a batch of {batch}", measurement.timings.get(batch)
         if timing is None:
-            rows[f"latency of {what}"] = one.errors[batch]
+            rows[f"latency of {what}"] = measurement.errors[batch]
             continue
         rows[f"latency of {what}"] = f"{quartiles_text(timing)} ms"
         rows[f"throughput of {what}"] = f"{rate_text(timing, batch)} images/s"
         if timing.memory is not None:
             rows[f"peak memory of {what}"] = f"{timing.memory / 2**20:,.0f} MiB"
-    if one.difference is not None:
-        rows["error of the outputs"] = f"{one.difference:.1e} of the largest; of the plain network {one.of_plain:.1e}"
-    passes = " and ".join(str(timing.passes) for timing in one.timings.values())
-    return {**rows, "form": f"{one.backend}, {_precision(device)}", "medians, quartiles of": f"{passes} passes"}
+    if measurement.difference is not None:
+        error = f"{measurement.difference:.1e} of the largest; of the plain network {measurement.of_plain:.1e}"
+        rows["error of the outputs"] = error
+    passes = " and ".join(str(timing.passes) for timing in measurement.timings.values())
+    rows["form"] = f"{measurement.backend}, {_precision(machine)}"
+    return {**rows, "medians, quartiles of": f"{passes} passes"}
 
 
-def _precision(device: ThisMachine) -> str:
-    if device.kind == "cpu":
-        return f"{device.dtype} on cpu, {device.threads} thread{'s' if device.threads > 1 else ''}"
-    return f"{device.dtype}{' (convolutions: TF32 where there is)' if device.dtype == 'float32' else ''} on cuda"
+def _precision(machine: ThisMachine) -> str:
+    if machine.kind == "cpu":
+        return f"{machine.dtype} on cpu, {machine.threads} thread{'s' if machine.threads > 1 else ''}"
+    return f"{machine.dtype}{' (convolutions: TF32 where there is)' if machine.dtype == 'float32' else ''} on cuda"
 
 
-def _machine(device: ThisMachine) -> dict[str, Any]:
+def _machine(machine: ThisMachine) -> dict[str, Any]:
     """What it was measured on and with."""
     ran = provenance()
-    gpus = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if device.kind == "cuda" else {}
+    gpus = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if machine.kind == "cuda" else {}
     versions = {"torch": torch.__version__, "onnxruntime": version_of("onnxruntime"), "python": ran["python"]}
     return {**{name: ran["hardware"][name] for name in ("processor", "machine", "cores")}, **gpus, **versions}
 
 
 def _summary(
-    asked: Asked, found: Sequence[Measured], load: Load, notes: Sequence[str], device_name: str
+    asked: Asked, measurements: Sequence[Measured], load: Load, notes: Sequence[str], device_name: str
 ) -> dict[str, Any]:  # fmt: skip
     """For programs. Of one network in one form, what is known of it at the first batch size stands at the top too."""
-    device, first = asked.device, asked.batches[0]
-    content: dict[str, Any] = {"device": device_name, **vars(device), "batch_sizes": list(asked.batches)}
-    content |= {"backends": list(asked.backends), "seed": asked.seed, "against": found[0].title}
-    if len(found) == 1 and first in found[0].timings:
-        one, timing = found[0], found[0].timings[first]
+    machine, first = asked.device, asked.batches[0]
+    content: dict[str, Any] = {"device": device_name, **vars(machine), "batch_sizes": list(asked.batches)}
+    content |= {"backends": list(asked.backends), "seed": asked.seed, "against": measurements[0].title}
+    if len(measurements) == 1 and first in measurements[0].timings:
+        only, timing = measurements[0], measurements[0].timings[first]
         per_image = timing.median / first
-        content |= {"model": one.model, "key": one.key, "backend": one.backend, "batch_size": first}
+        content |= {"model": only.model, "key": only.key, "backend": only.backend, "batch_size": first}
         content |= {"latency": per_image, "throughput": 1 / per_image, "batch_latency": asdict(timing)}
-        content |= asdict(one.cost)
-    content |= {"machine": _machine(device), "load": asdict(load), "notes": list(notes)}
-    return content | {"measurements": [_measurement(one) for one in found]}
+        content |= asdict(only.cost)
+    content |= {"machine": _machine(machine), "load": asdict(load), "notes": list(notes)}
+    return content | {"measurements": [_measurement(measurement) for measurement in measurements]}
 
 
-def _measurement(one: Measured) -> dict[str, Any]:
+def _measurement(measurement: Measured) -> dict[str, Any]:
     timings = [
         {"batch_size": batch, **asdict(timing), "throughput": batch / timing.median}
-        for batch, timing in one.timings.items()
+        for batch, timing in measurement.timings.items()
     ]
     return {
-        "model": one.model, "key": one.key, **asdict(one.cost), "resolution": one.resolution, "backend": one.backend,
-        "difference": one.difference, "difference_of_plain": one.of_plain, "timings": timings,
-        "errors": {str(batch): error for batch, error in one.errors.items()},
+        "model": measurement.model, "key": measurement.key, **asdict(measurement.cost),
+        "resolution": measurement.resolution, "backend": measurement.backend, "difference": measurement.difference,
+        "difference_of_plain": measurement.of_plain, "timings": timings,
+        "errors": {str(batch): error for batch, error in measurement.errors.items()},
     }  # fmt: skip
 
 
-def _costs(models: Mapping[str, Arch], device: Any, device_name: str) -> dict[str, Any]:
+def _costs(models: Mapping[str, Arch], device_model: Any, device_name: str) -> dict[str, Any]:
     """Print what a device of another kind tells of each network; gives the content of summary.json."""
-    if not callable(getattr(device, "costs", None)):
+    if not callable(getattr(device_model, "costs", None)):
         raise InputError(f"device={device_name}: it has no method costs(network)")
     told = {}
     for model, arch in models.items():
         try:
-            told[model] = dict(device.costs(arch))
+            told[model] = dict(device_model.costs(arch))
         except DoesNotFit as error:
             raise InputError(f"model={model}: {error}") from None
         if not told[model]:
@@ -415,11 +419,11 @@ def _costs(models: Mapping[str, Arch], device: Any, device_name: str) -> dict[st
         for name, value in told[model].items():
             table.add_row(name, f"{value:.6g}")
         CONSOLE.print(table)
-    found = [
+    measurements = [
         {"model": model, "key": arch.key(), "costs": told[model], **asdict(cost(arch))}
         for model, arch in models.items()
     ]
-    return {"device": device_name, **(found[0] if len(found) == 1 else {}), "measurements": found}
+    return {"device": device_name, **(measurements[0] if len(measurements) == 1 else {}), "measurements": measurements}
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def _busy(cores: list[int]) -> float:
     """Seconds that these cores have not been idle since the machine started."""
     times = psutil.cpu_times(percpu=True)
     kinds = ("user", "nice", "system", "steal")  # systems have not all of them
-    return sum(getattr(one, kind, 0.0) for core, one in enumerate(times) if core in cores for kind in kinds)
+    return sum(getattr(spent, kind, 0.0) for core, spent in enumerate(times) if core in cores for kind in kinds)
 
 
 def _own() -> float:
@@ -56,4 +56,4 @@ def _own() -> float:
             times.append(child.cpu_times())
         except psutil.Error:  # it has just ended
             continue
-    return sum(sum(one[:4]) for one in times)
+    return sum(sum(spent[:4]) for spent in times)

@@ -68,7 +68,7 @@ def quartiles_text(timing: Timing) -> str:
 
 
 def ratio_text(timing: Timing) -> str:
-    """How it compares with the first one that was timed with it: `2.21x as fast`, `5.70x as long`."""
+    """How it compares with the first network that was timed with it: `2.21x as fast`, `5.70x as long`."""
     ratio = timing.ratio.median
     if timing.ratio.lower == timing.ratio.upper == 1:
         return "1"
@@ -88,12 +88,12 @@ def measured_figure(found: Sequence[Measured], batches: Sequence[int]) -> Figure
         panels = figure.subplots(1, len(batches), sharey=True, squeeze=False)[0]
         for axes, batch in zip(panels, batches, strict=True):
             _panel(axes, found, batch)
-        panels[0].set_yticks(range(len(found)), [one.title for one in found])
+        panels[0].set_yticks(range(len(found)), [measurement.title for measurement in found])
     return figure
 
 
-def _panel(axes: Axes, found: Sequence[Measured], batch: int) -> None:
-    known = [one.timings[batch] for one in found if batch in one.timings]
+def _panel(axes: Axes, measurements: Sequence[Measured], batch: int) -> None:
+    known = [measurement.timings[batch] for measurement in measurements if batch in measurement.timings]
     low = min((timing.lower for timing in known), default=1e-3) * _MILLISECONDS
     high = max((timing.upper for timing in known), default=1e-3) * _MILLISECONDS
     logarithmic = high > 3 * low
@@ -106,11 +106,11 @@ def _panel(axes: Axes, found: Sequence[Measured], batch: int) -> None:
     else:
         axes.set_xlim(0, high * 1.7)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    for row, one in enumerate(found):
-        timing, color = one.timings.get(batch), _COLORS.get(one.backend, INK)
+    for row, measurement in enumerate(measurements):
+        timing, color = measurement.timings.get(batch), _COLORS.get(measurement.backend, INK)
         if timing is None:
-            axes.annotate(one.errors.get(batch, "not measured"), (0.02, row), xycoords=("axes fraction", "data"),
-                          va="center", color=MUTED, fontsize=8.5)  # fmt: skip
+            axes.annotate(measurement.errors.get(batch, "not measured"), (0.02, row),
+                          xycoords=("axes fraction", "data"), va="center", color=MUTED, fontsize=8.5)  # fmt: skip
             continue
         lower, median, upper = (_MILLISECONDS * value for value in (timing.lower, timing.median, timing.upper))
         if not logarithmic:  # a bar says something where it starts from zero
@@ -124,7 +124,7 @@ def _panel(axes: Axes, found: Sequence[Measured], batch: int) -> None:
             textcoords="offset points", va="center", fontsize=8.5, color=INK, annotation_clip=False,
             path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
         )  # fmt: skip
-    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_ylim(len(measurements) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.set_title("One image" if batch == 1 else f"A batch of {batch}")
@@ -155,18 +155,18 @@ def report(
         several=len(found) > 1,
         picture=drawing(measured_figure(found, batches), "latency of each model and form"),
         batches=batches,
-        compared=any(one.difference is not None for one in found),
-        memory=any(timing.memory is not None for one in found for timing in one.timings.values()),
-        rows=[_row(one, batches, before) for one, before in zip(found, [None, *found], strict=False)],
+        compared=any(measurement.difference is not None for measurement in found),
+        memory=any(timing.memory is not None for measurement in found for timing in measurement.timings.values()),
+        rows=[_row(measurement, batches, before) for measurement, before in zip(found, [None, *found], strict=False)],
     )
 
 
-def _row(one: Measured, batches: Sequence[int], before: Measured | None) -> dict[str, Any]:
+def _row(measurement: Measured, batches: Sequence[int], before: Measured | None) -> dict[str, Any]:
     cells = []
     for batch in batches:
-        timing = one.timings.get(batch)
+        timing = measurement.timings.get(batch)
         if timing is None:
-            cells.append({"error": one.errors.get(batch, "not measured")})
+            cells.append({"error": measurement.errors.get(batch, "not measured")})
             continue
         ratio = timing.ratio
         cells.append(
@@ -180,13 +180,13 @@ def _row(one: Measured, batches: Sequence[int], before: Measured | None) -> dict
             }
         )
     return {
-        "model": short_name(one.model),
-        "first": before is None or before.model != one.model,
-        "backend": one.backend,
-        "params": f"{one.cost.params / 1e6:.2f}M",
-        "macs": f"{one.cost.macs / 1e6:,.0f}M",
-        "pixels": one.resolution,
+        "model": short_name(measurement.model),
+        "first": before is None or before.model != measurement.model,
+        "backend": measurement.backend,
+        "params": f"{measurement.cost.params / 1e6:.2f}M",
+        "macs": f"{measurement.cost.macs / 1e6:,.0f}M",
+        "pixels": measurement.resolution,
         "cells": cells,
-        "difference": "–" if one.difference is None else f"{one.difference:.1e}",
-        "of_plain": "–" if one.of_plain is None else f"{one.of_plain:.1e}",
+        "difference": "–" if measurement.difference is None else f"{measurement.difference:.1e}",
+        "of_plain": "–" if measurement.of_plain is None else f"{measurement.of_plain:.1e}",
     }

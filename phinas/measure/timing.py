@@ -28,7 +28,7 @@ TURN = 0.1  # seconds, at most, that quick passes are repeated for before the ne
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long as the first one's a pass takes: the median and the quartiles over rounds."""
+    """How many times as long a pass takes as the first network's: the median and the quartiles over rounds."""
 
     median: float = 1.0
     lower: float = 1.0
@@ -42,7 +42,7 @@ class Timing:
     median, lower, upper  the median and the quartiles over all passes after the warm-up.
     passes                how many there were.
     memory                as `Prepared.memory`.
-    ratio                 its seconds over those of the first one that was timed in the same rounds.
+    ratio                 its seconds over those of the first network that was timed in the same rounds.
     """
 
     median: float
@@ -77,12 +77,12 @@ def timed(
     start = time.perf_counter()
     while True:
         shuffle(order)
-        found = {place: _turn(passes[place], one_pass, turn) for place in order}
-        rounds.append([found[place] for place in range(len(passes))])
+        turns = {place: _turn(passes[place], one_pass, turn) for place in order}
+        rounds.append([turns[place] for place in range(len(passes))])
         if len(rounds) < LEAST_PASSES:
             continue
         over = time.perf_counter() - start >= seconds * len(passes)
-        if over or all(_steady([one[place] for one in rounds], spread) for place in order):
+        if over or all(_steady([turns[place] for turns in rounds], spread) for place in order):
             return [_timing(rounds, place) for place in range(len(passes))]
 
 
@@ -230,9 +230,9 @@ def _steady(turns: Sequence[Sequence[float]], spread: float) -> bool:
 
 
 def _timing(rounds: Sequence[Sequence[Sequence[float]]], place: int) -> Timing:
-    times = [seconds for found in rounds for seconds in found[place]]
+    times = [seconds for turns in rounds for seconds in turns[place]]
     lower, median, upper = statistics.quantiles(times, n=4)
-    ratios = [statistics.median(found[place]) / statistics.median(found[0]) for found in rounds]
+    ratios = [statistics.median(turns[place]) / statistics.median(turns[0]) for turns in rounds]
     ratio_lower, ratio, ratio_upper = statistics.quantiles(ratios, n=4)
     return Timing(median, lower, upper, len(times), ratio=Ratio(ratio, ratio_lower, ratio_upper))
 
@@ -244,7 +244,7 @@ def _cpu_pass(run: Callable[[], object]) -> float:
 
 
 def _cuda_pass(run: Callable[[], object]) -> float:
-    """By the device's own clock, launches included: the next pass starts when this one is through."""
+    """By the device's own clock, launches included: the next pass starts when this pass is through."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     run()

@@ -28,7 +28,7 @@ class Storage:
 class Node:
     """A step of the backward pass.
 
-    passed     the gradient of the output is that of the inputs too; otherwise each input gets one of its own.
+    passed     the gradient of the output is that of the inputs too; otherwise each input gets a gradient of its own.
     momentary  bytes that the step allocates besides, and frees.
     """
 
@@ -99,19 +99,19 @@ class Pass:
         gradients = {last: self.new(last.storage.size)}
         for node in reversed(self._nodes):
             gradient = gradients.pop(node.output)
-            found = []
+            arriving = []
             for entry in node.inputs:
                 if node.passed:
                     gradient.holders += 1
-                    found.append((entry, gradient))
+                    arriving.append((entry, gradient))
                 elif entry.wants_gradient:
-                    found.append((entry, self.new(entry.storage.size)))
+                    arriving.append((entry, self.new(entry.storage.size)))
             self._parameter_gradients(node.parameters)
             self.release(self.new(node.momentary))
             for storage in (*node.saved, gradient):
                 self.release(storage)
-            for entry, arrived in found:
-                if entry in gradients:  # added to in place, and then the one that arrived goes
+            for entry, arrived in arriving:
+                if entry in gradients:  # added to in place, and then the gradient that arrived goes
                     self.release(arrived)
                 else:
                     gradients[entry] = arrived
@@ -132,11 +132,11 @@ class Pass:
     def conv(self, x: Map, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, bias: bool = False) -> Map:
         """A convolution, or with a single pixel a linear layer."""
         weights = kernel * kernel * x.channels * outputs // groups
-        kept = [x.storage]
+        saved = [x.storage]
         if self.autocast:  # it casts weights, and what is not of half precision yet: the images
-            kept = [x.storage if x.wants_gradient else self.map(x.channels, x.side).storage, self.new(HALF * weights)]
-        y = self.node(self.map(outputs, -(-x.side // stride)), (x,), tuple(kept), weights + (outputs if bias else 0))
-        for storage in kept:
+            saved = [x.storage if x.wants_gradient else self.map(x.channels, x.side).storage, self.new(HALF * weights)]
+        y = self.node(self.map(outputs, -(-x.side // stride)), (x,), tuple(saved), weights + (outputs if bias else 0))
+        for storage in saved:
             if storage is not x.storage:
                 self.release(storage)
         return y
@@ -217,7 +217,7 @@ class Pass:
         return loss
 
     def sequence(self, x: Map, layers: Iterable[Layer]) -> Map:
-        """As `nn.Sequential`: what a layer puts out lives until the next one has returned."""
+        """As `nn.Sequential`: what a layer puts out lives until the next layer has returned."""
         x.storage.holders += 1
         for layer in layers:
             y = layer(x)

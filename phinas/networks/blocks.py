@@ -112,8 +112,8 @@ class Block(nn.Module):
 def drop_samples(x: Tensor, rate: float) -> Tensor:
     """Zero each sample with probability `rate`, divide the others by 1 - rate (stochastic depth, arXiv 1603.09382)."""
     survival = 1.0 - rate
-    kept = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device).bernoulli_(survival)
-    return x * (kept / survival)
+    mask = torch.empty((x.shape[0], 1, 1, 1), dtype=x.dtype, device=x.device).bernoulli_(survival)
+    return x * (mask / survival)
 
 
 def shortcut(arch: Arch, stage: Stage, inputs: int, stride: int) -> nn.Module | None:

@@ -43,8 +43,8 @@ class Coefficients:
     @staticmethod
     def of_shares(depth: float, width: float, product: float = 2.0) -> Coefficients:
         """The constants with these shares of the growth to `product`; resolution takes the rest of 1."""
-        resolution = max(0.0, 1 - depth - width)
-        return Coefficients(product**depth, product ** (width / 2), product ** (resolution / 2))
+        rest = max(0.0, 1 - depth - width)
+        return Coefficients(product**depth, product ** (width / 2), product ** (rest / 2))
 
     def __str__(self) -> str:
         return f"({self.alpha:.4g}, {self.beta:.4g}, {self.gamma:.4g})"

@@ -56,7 +56,7 @@ def memory(
     """What the tensors of one step of `arch` take, as `build` makes it and eager PyTorch runs it, at its resolution.
 
     mode       train: forward, loss, backward and optimiser's step, in the order of a search's short training: the
-               gradients of the last step stay until this one's loss is there. Where they go before the forward pass,
+               gradients of the last step stay until this step's loss is there. Where they go before the forward pass,
                as in training to the end, the peak is lower by at most their size. infer: a forward pass without
                gradients.
     dtype      of the maps. bfloat16 is autocast in training, where weights, gradients and optimiser stay float32; at
@@ -139,9 +139,9 @@ def _block(run: Pass, arch: Arch, stage: Stage, x: Map, stride: int, dropped: bo
     shortcut = _shortcut(run, arch, stage, x.channels, stride)
     if shortcut is not None:
         if run.training and dropped:
-            kept = run.masked(y, values=1)
+            masked = run.masked(y, values=1)
             run.release(y.storage)
-            y = kept
+            y = masked
         z = run.sequence(x, shortcut)
         total = run.add(y, z)
         run.release(y.storage)

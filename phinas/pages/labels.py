@@ -108,6 +108,6 @@ def _figure(axes: Axes) -> Figure:
     return figure
 
 
-def _area(one: Bbox, other: Bbox) -> float:
-    shared = Bbox.intersection(one, other)
+def _area(box: Bbox, other: Bbox) -> float:
+    shared = Bbox.intersection(box, other)
     return 0.0 if shared is None else shared.width * shared.height

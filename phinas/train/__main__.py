@@ -110,8 +110,8 @@ def train(given: Mapping[str, Any], names: Mapping[str, str], arguments: Sequenc
     if asked.finished:
         _conclude(asked)
         return
-    kept = f"its checkpoints are kept. To go on: {asked.command}"
-    with _workers(engine, what, state) as run_on, locked(folder), saying_what_is_kept(lambda: kept):
+    how_to_go_on = f"its checkpoints are kept. To go on: {asked.command}"
+    with _workers(engine, what, state) as run_on, locked(folder), saying_what_is_kept(lambda: how_to_go_on):
         write_config(folder, given)
         try:
             with logging(loggers, LoggedRun(folder, flatten(given), step), say) as log:
@@ -208,10 +208,10 @@ def _weights(text: str, arch: Arch, recipe: FullRecipe) -> _Weights:
 
 def _settings(given: Mapping[str, Any], arch: Arch, data: TrainingData, weights: _Weights | None) -> dict[str, Any]:
     """What must agree between two runs of one training."""
-    kept = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
-    kept["recipe"] = {name: value for name, value in given["recipe"].items() if name not in _FREE_OF_RECIPE}
+    settings = {name: value for name, value in given.items() if name not in _FREE_TO_CHANGE}
+    settings["recipe"] = {name: value for name, value in given["recipe"].items() if name not in _FREE_OF_RECIPE}
     return {
-        **kept,
+        **settings,
         "network": arch.key(),
         "weights": None if weights is None else weights.source["sha256"],
         "data_hash": data.hash,

@@ -146,18 +146,18 @@ def logging(names: Sequence[str], run: LoggedRun, say: Callable[[str], None]) ->
     finished = False
 
     def log(step: int, values: Mapping[str, float]) -> None:
-        for one in threads:
-            one.put(step, values)
+        for thread in threads:
+            thread.put(step, values)
 
     try:
         yield log
         finished = True
     finally:
-        for one in threads:
-            one.end(finished)
+        for thread in threads:
+            thread.end(finished)
         until = time.monotonic() + _PATIENCE
-        for one in threads:
-            one.wait(until)
+        for thread in threads:
+            thread.wait(until)
 
 
 class _Thread:

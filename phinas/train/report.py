@@ -27,7 +27,7 @@ def write_report(what: TrainingRun, command: str) -> None:
     """
     folder, arch, data, about = what.folder, what.arch, what.data, what.about
     history, costs = read_metrics(folder / metrics.FILE), cost(arch)
-    best = max(history, key=lambda one: (one.score.accuracy, one.number))
+    best = max(history, key=lambda epoch: (epoch.score.accuracy, epoch.number))
     finished = (folder / "summary.json").exists()
     test = json.loads((folder / "summary.json").read_text())["test"] if finished else None
     facts = [("test accuracy", f"{test['accuracy']:.2%}")] if test else []
@@ -58,17 +58,17 @@ def write_report(what: TrainingRun, command: str) -> None:
 
 def curves(history: Sequence[Epoch]) -> Figure:
     """Loss and accuracy by epoch; points where there are too few epochs for a line."""
-    epochs = [one.number for one in history]
+    epochs = [epoch.number for epoch in history]
     marker = "o" if len(epochs) < 3 else ""
     with styled((9.0, 3.4)) as figure:
         losses, accuracies = figure.subplots(1, 2)
         losses.set_title("Loss")
-        losses.plot(epochs, [one.train_loss for one in history], MUTED, marker=marker, label="training")
-        losses.plot(epochs, [one.score.loss for one in history], BLUE, marker=marker, label="held out")
+        losses.plot(epochs, [epoch.train_loss for epoch in history], MUTED, marker=marker, label="training")
+        losses.plot(epochs, [epoch.score.loss for epoch in history], BLUE, marker=marker, label="held out")
         accuracies.set_title("Accuracy held out")
-        accuracies.plot(epochs, [one.score.accuracy for one in history], BLUE, marker=marker, label="top 1")
-        if any(one.score.top5 < 1 for one in history):
-            accuracies.plot(epochs, [one.score.top5 for one in history], ORANGE, marker=marker, label="top 5")
+        accuracies.plot(epochs, [epoch.score.accuracy for epoch in history], BLUE, marker=marker, label="top 1")
+        if any(epoch.score.top5 < 1 for epoch in history):
+            accuracies.plot(epochs, [epoch.score.top5 for epoch in history], ORANGE, marker=marker, label="top 5")
         accuracies.yaxis.set_major_formatter("{x:.0%}")
         for axes in (losses, accuracies):
             axes.set_xlabel("epoch")

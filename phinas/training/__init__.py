@@ -12,7 +12,7 @@ augment/  crops.py, views.py (shifted and mirrored), policies.py (colours and sh
 short/    recipe.py, training_loop.py, and forecast.py: how long it will take
 full/     recipe.py, training_loop.py
           initial_network.py, trained_network.py      what a run starts from, and what is kept of it
-          training_run.py    `TrainingRun`: one from its start to its test, with checkpoints (checkpoint.py, metrics.py)
+          training_run.py    `TrainingRun`: from its start to its test, with checkpoints (checkpoint.py, metrics.py)
 workers/  several processes that train one network: `WorkerGroup`, and the `Shard` of a batch that each computes
 
 For both: scoring.py (accuracy, and batch-norm statistics), randomness.py, optim.py and schedule.py (optimiser, learning

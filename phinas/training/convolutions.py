@@ -119,7 +119,7 @@ class _SmallMapDepthwise(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = (one.to(gradient.dtype) for one in context.saved_tensors)  # as autocast had them
+        x, weight = (saved.to(gradient.dtype) for saved in context.saved_tensors)  # as autocast had them
         stride, padding = [context.stride] * 2, [weight.shape[-1] // 2] * 2
         into_x = into_weight = None
         if context.needs_input_grad[0]:

@@ -52,7 +52,7 @@ def evaluate(
             sums = sums.to(labels.device) + torch.stack(counts)
     # Through the host's memory: a worker with no image to score has met no device.
     *sums_of_all, count = workers.sum(torch.cat([sums.cpu(), sums.new_tensor([len(images)], device="cpu")])).tolist()
-    accuracy, top5, mean_loss, broken = (one / count for one in sums_of_all)
+    accuracy, top5, mean_loss, broken = (total / count for total in sums_of_all)
     if broken or not math.isfinite(mean_loss):
         raise Diverged("the trained network's logits are not finite")
     return Score(accuracy, top5, mean_loss)

@@ -74,18 +74,23 @@ def main(arguments: Sequence[str]) -> int:
     checkpoints = _checkpoints(given)
     if not isinstance(given["sets"], Mapping) or not given["sets"]:
         raise InputError("sets: give one or more data sets, as in sets.flowers=/data/flowers")
-    side = max(given["resolution"] or one.arch.resolution for one in checkpoints)
+    side = max(given["resolution"] or checkpoint.arch.resolution for checkpoint in checkpoints)
     sets = [_data_set(given, str(name), side) for name in given["sets"]]
-    contenders = {one.name: _contenders(one, checkpoints, recipes, grids, given) for one in sets}
-    weights = {
-        one.name: below_head(read_weights(one.weights, one.arch, f"from={one.text}", say)[0]) for one in checkpoints
-    }
+    contenders = {data_set.name: _contenders(data_set, checkpoints, recipes, grids, given) for data_set in sets}
+    weights = {}
+    for checkpoint in checkpoints:
+        state, _ = read_weights(checkpoint.weights, checkpoint.arch, f"from={checkpoint.text}", say)
+        weights[checkpoint.name] = below_head(state)
     settings = _settings(given, recipes, checkpoints, contenders, sets)
     _check_folder(folder, settings)
     results = Results(folder / FILE)
-    entrants = [Entrant(one.name, one.source, one.described, tuple(contenders[one.name])) for one in sets]
+    entrants = [
+        Entrant(data_set.name, data_set.source, data_set.described, tuple(contenders[data_set.name]))
+        for data_set in sets
+    ]
     evaluators = {
-        one.name: FineTuning(one.source, recipes, weights, (folder / one.name).resolve(), seed) for one in sets
+        data_set.name: FineTuning(data_set.source, recipes, weights, (folder / data_set.name).resolve(), seed)
+        for data_set in sets
     }
     asked = _Asked(folder, names["recipe"], entrants, evaluators, results, seed, seeds, tuple(arguments))
 
@@ -98,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     with engine as run_jobs, locked(folder):
         asked = replace(asked, results=Results(folder / FILE))  # nobody else adds to it from here on
         write_json(folder / SETTINGS, {**_settings_before(folder), **settings})
-        write_config(folder, {**given, "sets": {one.name: dict(one.settings) for one in sets}})
+        write_config(folder, {**given, "sets": {data_set.name: dict(data_set.settings) for data_set in sets}})
         with saying_what_is_kept(asked.kept):
             return _conduct(asked, run_jobs)
 
@@ -118,7 +123,7 @@ class _Checkpoint:
 
 @dataclass(frozen=True)
 class _DataSet:
-    """One that the networks are transferred to, its loader's settings; `described` where it is one of table 6."""
+    """What the networks are transferred to, with its loader's settings; `described` where it is in table 6."""
 
     name: str
     settings: Mapping[str, Any]
@@ -141,17 +146,17 @@ class _Asked:
 
     @property
     def contenders(self) -> list[Contender]:
-        return [one for entrant in self.entrants for one in entrant.contenders]
+        return [contender for entrant in self.entrants for contender in entrant.contenders]
 
     @property
     def wanted(self) -> int:
         """Trainings in all."""
-        return sum(len(one.grid(self.seed)) + self.seeds for one in self.contenders)
+        return sum(len(contender.grid(self.seed)) + self.seeds for contender in self.contenders)
 
     @property
     def left(self) -> int:
         """Trainings without a result, the finals of unfinished grids among them."""
-        return sum(len(one.left(self.results, self.seed, self.seeds)) for one in self.contenders)
+        return sum(len(contender.left(self.results, self.seed, self.seeds)) for contender in self.contenders)
 
     @property
     def done(self) -> int:
@@ -209,17 +214,18 @@ def _checkpoints(given: Mapping[str, Any]) -> list[_Checkpoint]:
         raise InputError("from=[]: give at least one")
     if len(models) != len(texts):
         raise InputError(f"model={given['model']}: {len(models)} networks for {len(texts)} weights in from=")
-    found: list[_Checkpoint] = []
+    checkpoints: list[_Checkpoint] = []
     for text, model in zip(texts, models, strict=True):
-        one, names = _checkpoint(text, model), [other.name for other in found]
-        if one.name in names and one.weights == Path(text).expanduser():  # the first keeps the name of the network
-            one = replace(one, name=short_name(text))
-        if one.name in names:
+        checkpoint, names = _checkpoint(text, model), [other.name for other in checkpoints]
+        # The first keeps the name of the network.
+        if checkpoint.name in names and checkpoint.weights == Path(text).expanduser():
+            checkpoint = replace(checkpoint, name=short_name(text))
+        if checkpoint.name in names:
             raise InputError(
-                f"from={','.join(texts)}: two are called {one.name}; give them files or folders of other names"
+                f"from={','.join(texts)}: two are called {checkpoint.name}; give them files or folders of other names"
             )
-        found.append(one)
-    return found
+        checkpoints.append(checkpoint)
+    return checkpoints
 
 
 def _checkpoint(text: str, model: Any) -> _Checkpoint:
@@ -264,8 +270,8 @@ def _data_set(given: Mapping[str, Any], name: str, side: int) -> _DataSet:
         )
     if known is not None:
         known.check_classes(len(images.classes))
-        if found := known.differences(images.train_count + images.held_out_count, images.test_count):
-            say(f"warning: sets.{name}: {found}: accuracies are not those of {known.title} in table 5")
+        if differences := known.differences(images.train_count + images.held_out_count, images.test_count):
+            say(f"warning: sets.{name}: {differences}: accuracies are not those of {known.title} in table 5")
     return _DataSet(name, settings, images, known)
 
 
@@ -275,7 +281,7 @@ def _loader(name: str, settings: dict[str, Any], known: Described | None, side: 
     if path == _EMBEDDED:
         return {
             "_target_": "phinas.training.data.images.digits",
-            **{key: one for key, one in settings.items() if key != "path"},
+            **{key: value for key, value in settings.items() if key != "path"},
         }
     if not isinstance(path, str):
         raise InputError(f"sets.{name}={path}: it must be the path of its images")
@@ -288,14 +294,15 @@ def _loader(name: str, settings: dict[str, Any], known: Described | None, side: 
     return {"_target_": "phinas.training.data.images.parquet", **defaults, **settings}
 
 
-def _fitted(one: _Checkpoint, to: _DataSet, recipes: Mapping[Start, FullRecipe], given: Mapping[str, Any]) -> Arch:
-    if to.source.channels != one.arch.in_channels:
+def _fitted(checkpoint: _Checkpoint, to: _DataSet, recipe: FullRecipe, given: Mapping[str, Any]) -> Arch:
+    arch, channels = checkpoint.arch, to.source.channels
+    if channels != arch.in_channels:
         raise InputError(
-            f"sets.{to.name}: images of {to.source.channels} channels, from={one.text} takes {one.arch.in_channels}"
+            f"sets.{to.name}: images of {channels} channels, from={checkpoint.text} takes {arch.in_channels}"
         )
     # Weights that were learnt on small images go with the stride that they were learnt with.
-    stride = given["stem_stride"] or (one.arch.stem.stride if one.arch.resolution < SMALL_IMAGES else None)
-    return fitted_to_data(one.arch, to.source, recipes["pretrained"], given["resolution"], stride)
+    stride = given["stem_stride"] or (arch.stem.stride if arch.resolution < SMALL_IMAGES else None)
+    return fitted_to_data(arch, to.source, recipe, given["resolution"], stride)
 
 
 def _contenders(
@@ -306,8 +313,8 @@ def _contenders(
     given: Mapping[str, Any],
 ) -> list[Contender]:
     return [
-        Contender(to.name, one.name, start, _fitted(one, to, recipes, given), *grids[start])
-        for one in checkpoints
+        Contender(to.name, checkpoint.name, start, _fitted(checkpoint, to, recipes["pretrained"], given), *grids[start])
+        for checkpoint in checkpoints
         for start in _STARTS
         if start == "pretrained" or given["scratch"]
     ]
@@ -330,17 +337,17 @@ def _settings(
             "command": COMMAND,
             "seed": given["seed"],
             "recipe": recipe,
-            "from": {one.name: file_source(one.weights)["sha256"] for one in checkpoints},
+            "from": {checkpoint.name: file_source(checkpoint.weights)["sha256"] for checkpoint in checkpoints},
             **({"scratch_epochs": recipes["scratch"].epochs} if given["scratch"] else {}),
             "sets": {
-                one.name: {
-                    "images": one.source.hash,
-                    "tested": one.source.test_count,
-                    "classes": len(one.source.classes),
-                    "flip": one.source.flip,
-                    "networks": {each.model: each.arch.key() for each in contenders[one.name]},
+                data_set.name: {
+                    "images": data_set.source.hash,
+                    "tested": data_set.source.test_count,
+                    "classes": len(data_set.source.classes),
+                    "flip": data_set.source.flip,
+                    "networks": {contender.model: contender.arch.key() for contender in contenders[data_set.name]},
                 }
-                for one in sets
+                for data_set in sets
             },
         }
     )
@@ -381,12 +388,12 @@ def _introduce(asked: _Asked, recipes: Mapping[Start, FullRecipe]) -> None:
             f"{title}: {len(images.classes)} classes, {images.train_count:,} images to learn from, "
             f"{images.held_out_count:,} held out for the grid, {images.test_count:,} for the test"
         )
-        for one in entrant.contenders:
-            macs, cells = cost(one.arch).macs, len(one.cells)
+        for contender in entrant.contenders:
+            arch, cells, macs = contender.arch, len(contender.cells), macs_text(cost(contender.arch).macs)
             grid = f"a grid of {cells}, then " if cells > 1 else ""
             say(
-                f"  {one.name}: {macs_text(macs)} at {one.arch.resolution} px, stem stride {one.arch.stem.stride}; "
-                f"{grid}{asked.seeds} seeds of {recipes[one.start].epochs} epochs by recipe {asked.recipe}"
+                f"  {contender.name}: {macs} at {arch.resolution} px, stem stride {arch.stem.stride}; "
+                f"{grid}{asked.seeds} seeds of {recipes[contender.start].epochs} epochs by recipe {asked.recipe}"
             )
     if asked.done:
         say(f"resuming {asked.folder}: {asked.done} of {asked.wanted} trainings are done")
@@ -397,8 +404,8 @@ def _foretell(asked: _Asked) -> None:
     whole, unknown = 0.0, False
     for entrant in asked.entrants:
         evaluator = asked.evaluators[entrant.name]
-        for one in entrant.contenders:
-            left = one.left(asked.results, asked.seed, asked.seeds)
+        for contender in entrant.contenders:
+            left = contender.left(asked.results, asked.seed, asked.seeds)
             for _, each in itertools.groupby(left, key=lambda trial: trial.stage):
                 trials = list(each)
                 seconds = seconds_each(evaluator, trials[0])
@@ -417,18 +424,18 @@ def _conduct(asked: _Asked, run_jobs: RunJobs) -> int:
 
     def save() -> Outcome:
         nonlocal saved
-        found = outcome(asked.entrants, asked.results, asked.seed, asked.seeds)
-        write_all(asked.folder, found, asked.command(), asked.left)
+        so_far = outcome(asked.entrants, asked.results, asked.seed, asked.seeds)
+        write_all(asked.folder, so_far, asked.command(), asked.left)
         saved = time.monotonic()
-        return found
+        return so_far
 
     try:
         with progress(CONSOLE, "transfer", asked.done, asked.wanted) as show:
 
             def watch(row: Result) -> None:
                 best = max(
-                    (one.accuracy for one in asked.results if one.data == row.data and one.stage == row.stage
-                     and one.accuracy is not None),
+                    (result.accuracy for result in asked.results
+                     if (result.data, result.stage) == (row.data, row.stage) and result.accuracy is not None),
                     default=None,
                 )  # fmt: skip
                 show(_came_of(row), "" if best is None else f"{row.data} {best:.4f}")
@@ -455,10 +462,10 @@ def _came_of(row: Result) -> str:
     return f"{row.data} {row.model}{start}, {what}: {came}  {row.seconds:.3g} s"
 
 
-def _conclude(asked: _Asked, found: Outcome) -> int:
+def _conclude(asked: _Asked, so_far: Outcome) -> int:
     """Say what was found and where it is. Returns the exit code."""
     if CONSOLE.is_terminal:
-        headings, *rows = table(found)
+        headings, *rows = table(so_far)
         shown = Table(title=f"accuracy on the test split, of {asked.seeds} seeds", title_justify="left")
         for heading in headings:
             shown.add_column(heading, no_wrap=True)
@@ -466,15 +473,15 @@ def _conclude(asked: _Asked, found: Outcome) -> int:
             shown.add_row(*row)
         CONSOLE.print(shown)
     else:  # a log has lines of any length
-        say(table_text(found))
-    for note in found.notes:
+        say(table_text(so_far))
+    for note in so_far.notes:
         say(f"note: {note}")
     folder = asked.folder
     say(
         f"written: {folder}/ with {FILE}, table.md, transfer.png, summary.json; in SET/NETWORK the fine-tuned weights\n"
         f"look at it: {folder}/report.html"
     )
-    return 0 if found.complete else 1
+    return 0 if so_far.complete else 1
 
 
 if __name__ == "__main__":

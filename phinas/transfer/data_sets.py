@@ -58,9 +58,9 @@ class Described:
     def differences(self, train: int, test: int) -> str:
         """In how many images a copy of the data set differs from it, in words; empty where it does not."""
         parts = [
-            f"{found:,} images to {use} instead of {wanted:,}"
-            for use, found, wanted in (("learn from", train, self.train), ("test on", test, self.test))
-            if found != wanted
+            f"{images:,} images to {use} instead of {wanted:,}"
+            for use, images, wanted in (("learn from", train, self.train), ("test on", test, self.test))
+            if images != wanted
         ]
         return " and ".join(parts)
 
@@ -122,4 +122,4 @@ DESCRIBED = (
 
 def described(name: str) -> Described | None:
     """The data set of this name; None where it is none of table 6."""
-    return next((one for one in DESCRIBED if one.name == name), None)
+    return next((data_set for data_set in DESCRIBED if data_set.name == name), None)

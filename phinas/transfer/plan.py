@@ -118,13 +118,13 @@ class Contender:
         trials = self.grid(seed)
         if not trials:
             return self.cells[0]
-        found = [results.of(trial) for trial in trials]
-        if None in found:
+        results_of_grid = [results.of(trial) for trial in trials]
+        if None in results_of_grid:
             return None
-        scored = [one for one in found if one is not None and one.accuracy is not None]
+        scored = [result for result in results_of_grid if result is not None and result.accuracy is not None]
         if not scored:
             return None
-        first = max(scored, key=lambda one: one.accuracy or 0.0)
+        first = max(scored, key=lambda result: result.accuracy or 0.0)
         return first.lr, first.weight_decay
 
     def left(self, results: Results, seed: int, seeds: int) -> list[Trial]:
@@ -132,9 +132,9 @@ class Contender:
 
         As long as nobody knows the best cell, its finals are stood for by those of the first.
         """
-        cell, missing = self.best(results, seed), [one for one in self.grid(seed) if results.lacks(one)]
+        cell, missing = self.best(results, seed), [trial for trial in self.grid(seed) if results.lacks(trial)]
         if cell is not None:
-            return missing + [one for one in self.finals(cell, seed, seeds) if results.lacks(one)]
+            return missing + [trial for trial in self.finals(cell, seed, seeds) if results.lacks(trial)]
         return missing + (self.finals(self.cells[0], seed, seeds) if missing else [])
 
     def _trial(self, stage: Stage, lr: float, weight_decay: float, seed: int) -> Trial:
@@ -173,8 +173,8 @@ class Results:
 
     def lacks(self, trial: Trial) -> bool:
         """Whether the trial is to be trained: for the first time, or once more."""
-        found = self.of(trial)
-        return found is None or found.identity in self._once_more
+        result = self.of(trial)
+        return result is None or result.identity in self._once_more
 
     def add(self, trial: Trial, accuracy: float | None, seconds: float, error: str | None) -> Result:
         row = _result(trial, accuracy, round(seconds, 3), error)
@@ -265,7 +265,7 @@ class Trainings:
         self._waiting: list[Job] = []
         self._numbers = itertools.count()
         self._with_finals: set[str] = set()
-        self._queue(trial for one in contenders for trial in one.grid(seed))
+        self._queue(trial for contender in contenders for trial in contender.grid(seed))
         self._queue_finals()
 
     @property
@@ -290,12 +290,12 @@ class Trainings:
         return row
 
     def _queue_finals(self) -> None:
-        for one in self._contenders:
-            cell = one.best(self._results, self._seed)
-            undecided = any(self._results.lacks(trial) for trial in one.grid(self._seed))
-            if cell is not None and not undecided and one.name not in self._with_finals:
-                self._with_finals.add(one.name)
-                self._queue(one.finals(cell, self._seed, self._seeds))
+        for contender in self._contenders:
+            cell = contender.best(self._results, self._seed)
+            undecided = any(self._results.lacks(trial) for trial in contender.grid(self._seed))
+            if cell is not None and not undecided and contender.name not in self._with_finals:
+                self._with_finals.add(contender.name)
+                self._queue(contender.finals(cell, self._seed, self._seeds))
 
     def _queue(self, trials: Any) -> None:
         self._waiting += [Job(next(self._numbers), trial, trial.seed) for trial in trials if self._results.lacks(trial)]

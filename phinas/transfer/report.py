@@ -91,34 +91,35 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """What a reader should know besides, one sentence each."""
-        said = [
-            note
-            for entrant, standings in self.entrants
-            for note in [*_gains(entrant, standings), *(text for one in standings for text in _edges(entrant, one))]
-        ]
+        said = []
         for entrant, standings in self.entrants:
-            for one in standings:
-                if one.errors:
-                    said.append(f"{entrant.name}, {one.contender.name}: {len(one.errors)} failed: {one.errors[0]}.")
+            said += _gains(entrant, standings)
+            for standing in standings:
+                said += _edges(entrant, standing)
+        for entrant, standings in self.entrants:
+            for standing in standings:
+                if errors := standing.errors:
+                    said.append(f"{entrant.name}, {standing.contender.name}: {len(errors)} failed: {errors[0]}.")
         return said
 
 
 def outcome(entrants: Sequence[Entrant], results: Results, seed: int, seeds: int) -> Outcome:
     """What the results come to; finals that were not of the best cell of the grid as it is now do not count."""
-    found = tuple((one, tuple(_standing(each, results, seed, seeds) for each in one.contenders)) for one in entrants)
-    return Outcome(found, all(len(one.tests) == seeds for _, standings in found for one in standings))
+    standings = [tuple(_standing(each, results, seed, seeds) for each in entrant.contenders) for entrant in entrants]
+    complete = all(len(standing.tests) == seeds for of_entrant in standings for standing in of_entrant)
+    return Outcome(tuple(zip(entrants, standings, strict=True)), complete)
 
 
-def _standing(one: Contender, results: Results, seed: int, seeds: int) -> Standing:
-    cell = one.best(results, seed)
-    tried = [(trial, results.of(trial)) for trial in one.grid(seed)]
-    finals = [] if cell is None else [results.of(trial) for trial in one.finals(cell, seed, seeds)]
+def _standing(contender: Contender, results: Results, seed: int, seeds: int) -> Standing:
+    cell = contender.best(results, seed)
+    tried = [(trial, results.of(trial)) for trial in contender.grid(seed)]
+    finals = [] if cell is None else [results.of(trial) for trial in contender.finals(cell, seed, seeds)]
     held_out = [row.accuracy for trial, row in tried if row is not None and (trial.lr, trial.weight_decay) == cell]
     rows = [row for row in [*(row for _, row in tried), *finals] if row is not None]
     return Standing(
-        one,
-        params_without_classifier(one.arch),
-        cost(one.arch).macs,
+        contender,
+        params_without_classifier(contender.arch),
+        cost(contender.arch).macs,
         cell,
         held_out[0] if held_out else None,
         tuple(row.accuracy for row in finals if row is not None and row.accuracy is not None),
@@ -128,35 +129,35 @@ def _standing(one: Contender, results: Results, seed: int, seeds: int) -> Standi
 
 def params_without_classifier(arch: Arch) -> int:
     """As table 5 counts parameters: they are the same on every data set."""
-    one, two = (cost(replace(arch, classes=classes)).params for classes in (1, 2))
-    return 2 * one - two
+    of_one_class, of_two_classes = (cost(replace(arch, classes=classes)).params for classes in (1, 2))
+    return 2 * of_one_class - of_two_classes
 
 
 def _gains(entrant: Entrant, standings: Sequence[Standing]) -> list[str]:
     """What weights to start from are worth, of the networks that were trained from fresh ones too."""
     said = []
-    by_name = {one.contender.name: one for one in standings}
-    for one in standings:
-        scratch = by_name.get(contender_name(one.contender.model, "scratch"))
-        if one.contender.start == "scratch" or scratch is None or one.mean is None or scratch.mean is None:
+    by_name = {standing.contender.name: standing for standing in standings}
+    for standing in standings:
+        scratch = by_name.get(contender_name(standing.contender.model, "scratch"))
+        if standing.contender.start == "scratch" or scratch is None or standing.mean is None or scratch.mean is None:
             continue
-        points = 100 * (one.mean - scratch.mean)
-        every = min(one.tests) > max(scratch.tests) and len(one.tests) > 1
+        points = 100 * (standing.mean - scratch.mean)
+        every = min(standing.tests) > max(scratch.tests) and len(standing.tests) > 1
         said.append(
-            f"{entrant.name}: {one.contender.model} fine-tuned is {abs(points):.2f} points "
+            f"{entrant.name}: {standing.contender.model} fine-tuned is {abs(points):.2f} points "
             f"{'above' if points >= 0 else 'below'} the same from scratch"
             + (", every seed above every other." if every else ".")
         )
     return said
 
 
-def _edges(entrant: Entrant, one: Standing) -> list[str]:
+def _edges(entrant: Entrant, standing: Standing) -> list[str]:
     """Where a grid should have gone on: its best is its end."""
-    said, contender = [], one.contender
+    said, contender = [], standing.contender
     prefix = "" if contender.start == "pretrained" else "scratch_"
     for option, values, value in (
-        ("lr", contender.lrs, None if one.cell is None else one.cell[0]),
-        ("weight_decay", contender.weight_decays, None if one.cell is None else one.cell[1]),
+        ("lr", contender.lrs, None if standing.cell is None else standing.cell[0]),
+        ("weight_decay", contender.weight_decays, None if standing.cell is None else standing.cell[1]),
     ):
         if value and len(values) > 2 and value in (min(values), max(values)):  # nothing lies beyond 0
             end = "smallest" if value == min(values) else "largest"
@@ -186,11 +187,11 @@ def table(found: Outcome) -> list[tuple[str, ...]]:
     """Headings and rows, one for each contender, and one for each network of table 5 on the same data."""
     rows: list[tuple[str, ...]] = [_HEADINGS]
     for entrant, standings in found.entrants:
-        for one in standings:
-            cell = ("–", "–") if one.cell is None else tuple(f"{value:g}" for value in one.cell)
-            held_out = "–" if one.held_out is None else f"{100 * one.held_out:.2f} %"
-            params = cost_short("params", one.params)
-            rows.append((entrant.title, one.contender.name, params, *cell, held_out, one.text))
+        for standing in standings:
+            cell = ("–", "–") if standing.cell is None else tuple(f"{value:g}" for value in standing.cell)
+            held_out = "–" if standing.held_out is None else f"{100 * standing.held_out:.2f} %"
+            params = cost_short("params", standing.params)
+            rows.append((entrant.title, standing.contender.name, params, *cell, held_out, standing.text))
         for printed in () if entrant.described is None else entrant.described.results:
             params = "–" if printed.params is None else f"{printed.params:g}M"
             rows.append(
@@ -208,7 +209,7 @@ def table_text(found: Outcome) -> str:
 
 def report(folder: Path, found: Outcome, command: str, left: int) -> str:
     """The whole report as one page that asks for no other file."""
-    failed = (error for _, standings in found.entrants for one in standings for error in one.errors)
+    failed = (error for _, standings in found.entrants for standing in standings for error in standing.errors)
     return render(
         Path(__file__).with_name("report.html"),
         folder.name,
@@ -237,7 +238,7 @@ def _summary(found: Outcome, left: int) -> dict[str, Any]:
                     "held_out": entrant.source.held_out_count,
                     "test": entrant.source.test_count,
                 },
-                "networks": [_network(one) for one in standings],
+                "networks": [_network(standing) for standing in standings],
             }
             for entrant, standings in found.entrants
         },
@@ -245,17 +246,17 @@ def _summary(found: Outcome, left: int) -> dict[str, Any]:
     }
 
 
-def _network(one: Standing) -> dict[str, Any]:
+def _network(standing: Standing) -> dict[str, Any]:
     return {
-        "model": one.contender.model,
-        "start": one.contender.start,
-        "params_without_classifier": one.params,
-        "macs": one.macs,
-        "lr": None if one.cell is None else one.cell[0],
-        "weight_decay": None if one.cell is None else one.cell[1],
-        "held_out": one.held_out,
-        "test": {"mean": one.mean, "spread": one.spread, "seeds": list(one.tests)},
-        "errors": list(one.errors),
+        "model": standing.contender.model,
+        "start": standing.contender.start,
+        "params_without_classifier": standing.params,
+        "macs": standing.macs,
+        "lr": None if standing.cell is None else standing.cell[0],
+        "weight_decay": None if standing.cell is None else standing.cell[1],
+        "held_out": standing.held_out,
+        "test": {"mean": standing.mean, "spread": standing.spread, "seeds": list(standing.tests)},
+        "errors": list(standing.errors),
     }
 
 
@@ -288,21 +289,23 @@ def _panel(axes: Axes, entrant: Entrant, standings: Sequence[Standing]) -> None:
     axes.set_ylabel("Test accuracy, %")
     labels: list[tuple[float, float, str, str]] = []
     for start, color, label in (("pretrained", BLUE, "fine-tuned here"), ("scratch", MUTED, "from scratch here")):
-        ours = [one for one in standings if one.contender.start == start and one.mean is not None]
+        ours = [standing for standing in standings if standing.contender.start == start and standing.mean is not None]
         if ours:
-            ours = sorted(ours, key=lambda one: one.params)
-            heights = [100 * (one.mean or 0) for one in ours]
-            axes.errorbar([one.params for one in ours], heights, [100 * (one.spread or 0) for one in ours], fmt="o-",
-                          color=color, capsize=2.5, label=label, zorder=5)  # fmt: skip
+            ours = sorted(ours, key=lambda standing: standing.params)
+            heights = [100 * (standing.mean or 0) for standing in ours]
+            spreads = [100 * (standing.spread or 0) for standing in ours]
+            axes.errorbar([standing.params for standing in ours], heights, spreads, fmt="o-", color=color,
+                          capsize=2.5, label=label, zorder=5)  # fmt: skip
             labels += [
-                (one.params, height, one.contender.model, color) for one, height in zip(ours, heights, strict=True)
+                (standing.params, height, standing.contender.model, color)
+                for standing, height in zip(ours, heights, strict=True)
             ]
     printed = () if entrant.described is None else entrant.described.results
     for of_paper, color, label in ((True, ORANGE, "EfficientNet, table 5"), (False, MUTED, "others, table 5")):
         points = [
-            (1e6 * one.params, one.accuracy, one.name)
-            for one in printed
-            if one.ours == of_paper and one.params is not None
+            (1e6 * network.params, network.accuracy, network.name)
+            for network in printed
+            if network.ours == of_paper and network.params is not None
         ]
         if points:
             axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "s" if of_paper else "^", color=color,

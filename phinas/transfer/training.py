@@ -39,7 +39,7 @@ class FineTuning:
     recipes  by start; a trial brings learning rate and weight decay.
     weights  by model, without the classifier, which always starts anew: other classes, another meaning.
     folder   where the first final network of each contender is kept, by the contender's name.
-    first    the seed of that one. No seed is chosen by its test score.
+    first    the seed of that network. No seed is chosen by its test score.
     """
 
     source: TrainingData
@@ -148,4 +148,4 @@ def norm_momentum(steps_per_epoch: int) -> float:
 
 
 class _Enough(Exception):
-    """Of steps, to tell the time of one."""
+    """Raised after enough steps to tell the time of one step."""

@@ -100,7 +100,7 @@ def as_ours(arch: Arch, state: Mapping[str, Tensor], source: str = "the state di
             f"{_some(names)} {verb}" for names, verb in ((missing, "missing"), (unexpected, "unexpected")) if names
         )
         raise InputError(f"{source}: not the weights of this network: {faults}")
-    found = {}
+    under_our_names = {}
     for name, mine in wanted.items():
         tensor = state.get(name, torch.zeros((), dtype=torch.int64))
         if tensor.shape == (*ours[mine].shape, 1, 1):
@@ -108,14 +108,14 @@ def as_ours(arch: Arch, state: Mapping[str, Tensor], source: str = "the state di
         if tensor.shape != ours[mine].shape:
             shapes = f"{list(tensor.shape)}, the network's is {list(ours[mine].shape)}"
             raise InputError(f"{source}: not the weights of this network: {name} is {shapes}")
-        found[mine] = tensor
+        under_our_names[mine] = tensor
     if caution := _caution(arch, layout):
         warnings.warn(f"{source}: {caution}", stacklevel=3)
-    return found
+    return under_our_names
 
 
 def check_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """InputError, naming `source` and the parameter, for one that holds a number which is not finite."""
+    """InputError, naming `source` and the parameter, where a number is not finite."""
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise InputError(f"{source}: {name} holds numbers that are not finite")
@@ -148,7 +148,7 @@ def read_tensors(path: str | os.PathLike[str]) -> State:
 
 
 def _dense(state: State, path: Path) -> State:
-    """The tensors; InputError for one that is sparse, nested, quantised, complex or without content."""
+    """The tensors; InputError for a tensor that is sparse, nested, quantised, complex or without content."""
     for name, tensor in state.items():
         if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in _DTYPES:
             raise InputError(f"{path}: {name} is no dense tensor of real numbers of 16, 32 or 64 bits")

@@ -48,7 +48,7 @@ class Exported:
 def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
     """The forms in the order of `FORMS`, "weights" among them where "pytorch" is.
 
-    Raises InputError for one that is unknown, or whose packages cannot be imported.
+    Raises InputError for a form that is unknown, or whose packages cannot be imported.
     """
     for form in forms:
         if form not in FORMS:

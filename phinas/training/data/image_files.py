@@ -96,11 +96,11 @@ class ClassFolders:
         labels: list[int] = []
         for label, name in enumerate(classes):
             relative = str((folder / name).relative_to(self.root))
-            found = sorted(_images(folder / name, relative), key=lambda path: path.split(os.sep))
-            if not found:
+            files = sorted(_images(folder / name, relative), key=lambda path: path.split(os.sep))
+            if not files:
                 raise InputError(f"{folder / name}: no images ({', '.join(SUFFIXES)})")
-            names += found
-            labels += [label] * len(found)
+            names += files
+            labels += [label] * len(files)
         return Files(str(self.root), names, np.array(labels, np.int64))
 
 

@@ -68,7 +68,7 @@ class InMemoryData:
 
     def whole(self) -> InMemoryData:
         splits = (self.data.train, self.data.val)
-        pixels, labels = (np.concatenate([getattr(one, part) for one in splits]) for part in ("pixels", "labels"))
+        pixels, labels = (np.concatenate([getattr(split, part) for split in splits]) for part in ("pixels", "labels"))
         return InMemoryData(replace(self.data, train=Images(pixels, labels)), self.tested)
 
     def _scored(self, images: Images, recipe: FullRecipe, side: int, where: torch.device, shard: Shard) -> Samples:

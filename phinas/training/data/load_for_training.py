@@ -67,7 +67,7 @@ def _test_beside(target: str, settings: Mapping[str, Any]) -> Images | None:
     except InputError:
         return None
     parameters = signature(read).parameters
-    takes_all = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
+    takes_all = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
     options = {name: value for name, value in settings.items() if name != "_target_"}
-    images: Images | None = read(**{name: one for name, one in options.items() if takes_all or name in parameters})
+    images: Images | None = read(**{name: value for name, value in options.items() if takes_all or name in parameters})
     return images

@@ -57,7 +57,7 @@ def labelled(
     pixels: Tensor, labels: NDArray[np.int64], mean: NDArray[np.float32], std: NDArray[np.float32], flip: bool
 ) -> Samples:
     """The pixels, which are on a device, with all that goes with them there too."""
-    of_labels, of_mean, of_std = (torch.from_numpy(one).to(pixels.device) for one in (labels, mean, std))
+    of_labels, of_mean, of_std = (torch.from_numpy(array).to(pixels.device) for array in (labels, mean, std))
     return Samples(pixels, of_labels, of_mean, of_std, flip)
 
 

@@ -85,7 +85,7 @@ class StreamedData:
 
     @cached_property
     def hash(self) -> str:
-        given = None if self.given is None else [one.tolist() for one in self.given]
+        given = None if self.given is None else [array.tolist() for array in self.given]
         return files_hash((self.train_files, self.held_out_files), f"{self.resolution} {given}")
 
     @cached_property
@@ -224,12 +224,12 @@ class StreamedEvaluation:
 def _parts(files: Files, plan: BatchPlan, step: int) -> Iterator[_Part]:
     """What is to be read for training from `step` on, without end."""
     known, crop = 0, plan.recipe.crop
-    for one in itertools.count(step):
-        epoch = plan.epoch(one)
+    for batch in itertools.count(step):
+        epoch = plan.epoch(batch)
         if epoch != known:
             known, order = epoch, plan.order(epoch).numpy()
         side = plan.recipe.side(epoch, plan.side) if crop else plan.side
-        for index in _pieces(order[plan.part(one)], side):
+        for index in _pieces(order[plan.part(batch)], side):
             crops = [(plan.seed, CROP_OF_IMAGE, epoch, image) for image in index.tolist()] if crop else None
             yield _Part([files.path(image) for image in index], side, 1.0, crops)
 
@@ -347,8 +347,8 @@ def _loaders(asked: int | None, where: torch.device, shard: Shard) -> int:
 
 
 def _context() -> BaseContext:
-    """Processes that start from a clean one: a copy of this one would have its CUDA context and locks, and none of
-    its threads."""
+    """Processes that start from a clean process: a copy of this process would have its CUDA context and locks, and
+    none of its threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -377,7 +377,7 @@ def _bound(number: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """However that ends. Torch would look for the process that this one was forked from, which waits for this one."""
+    """However the parent ends. Torch would look for the forkserver instead, which waits for this process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

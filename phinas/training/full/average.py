@@ -45,7 +45,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take one step towards `module`, which has the layers and the device of the one at construction."""
+        """Take one step towards `module`, which has the layers and the device of the module at construction."""
         self.updates += 1
         averages: list[Tensor] = []
         values: list[Tensor] = []

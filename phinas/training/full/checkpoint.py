@@ -49,7 +49,7 @@ def save(folder: Path, state: Mapping[str, Any], settings: Mapping[str, Any], ac
     Afterwards the newest two and the best are there; whenever the process is killed, what the list names is whole.
     """
     step, epochs = state["step"], state["epochs"]
-    before = [one for one in listed(folder) if (one.step, one.epochs) <= (step, epochs)]
+    before = [checkpoint for checkpoint in listed(folder) if (checkpoint.step, checkpoint.epochs) <= (step, epochs)]
     if before and (before[-1].step, before[-1].epochs) == (step, epochs):
         return  # a file is never written twice: between it and the list its hash would be wrong
     content = io.BytesIO()
@@ -59,11 +59,11 @@ def save(folder: Path, state: Mapping[str, Any], settings: Mapping[str, Any], ac
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / new.file, data)
     everything = [*before, new]
-    kept = everything[-_KEPT:]
-    if (highest := best_of(everything)) is not None and highest not in kept:
-        kept = [highest, *kept]
-    _write(folder, settings, kept)
-    names = {one.file for one in kept}
+    to_keep = everything[-_KEPT:]
+    if (highest := best_of(everything)) is not None and highest not in to_keep:
+        to_keep = [highest, *to_keep]
+    _write(folder, settings, to_keep)
+    names = {checkpoint.file for checkpoint in to_keep}
     for file in folder.glob("*epoch_*.pt*"):  # the dropped ones, and what a killed process left behind
         if file.name not in names:
             file.unlink(missing_ok=True)
@@ -71,13 +71,13 @@ def save(folder: Path, state: Mapping[str, Any], settings: Mapping[str, Any], ac
 
 def listed(folder: Path) -> list[Checkpoint]:
     """The checkpoints of the folder, oldest first. Raises InputError for a list that cannot be read."""
-    return [Checkpoint(**one) for one in _read(folder)["checkpoints"]]
+    return [Checkpoint(**entry) for entry in _read(folder)["checkpoints"]]
 
 
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
     """The last of those with the highest accuracy; None where none was scored."""
-    scored = [(one.accuracy, one.epochs, one) for one in checkpoints if one.accuracy is not None]
-    return max(scored, key=lambda one: one[:2])[2] if scored else None
+    scored = [checkpoint for checkpoint in checkpoints if checkpoint.accuracy is not None]
+    return max(scored, key=lambda checkpoint: (checkpoint.accuracy, checkpoint.epochs), default=None)
 
 
 def settings_of(folder: Path) -> dict[str, Any] | None:
@@ -108,10 +108,10 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | No
 
 def best(folder: Path) -> Checkpoint:
     """The best of the folder. Raises InputError where none was scored."""
-    found = best_of(listed(folder))
-    if found is None:
+    highest = best_of(listed(folder))
+    if highest is None:
         raise InputError(f"{folder}: no checkpoint that was scored")
-    return found
+    return highest
 
 
 def load(folder: Path, one: Checkpoint) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def check_same_network(state: Mapping[str, Tensor], ours: Mapping[str, Tensor], 
 
 
 def _write(folder: Path, settings: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> None:
-    content = {"settings": dict(settings), "checkpoints": [asdict(one) for one in checkpoints]}
+    content = {"settings": dict(settings), "checkpoints": [asdict(checkpoint) for checkpoint in checkpoints]}
     write_atomically(folder / LIST, json.dumps(content, indent=2) + "\n")
 
 
@@ -159,8 +159,8 @@ def _read(folder: Path) -> dict[str, Any]:
         return {"settings": None, "checkpoints": []}
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-        for one in content["checkpoints"]:
-            if Path(Checkpoint(**one).file).name != one["file"]:
+        for entry in content["checkpoints"]:
+            if Path(Checkpoint(**entry).file).name != entry["file"]:
                 raise ValueError("a checkpoint that is not in its folder")
         return {"settings": content["settings"], "checkpoints": content["checkpoints"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -55,8 +55,8 @@ def read_weights(path: Path, arch: Arch, source: str, say: Callable[[str], None]
         warnings.simplefilter("always")
         state = as_ours(replace(arch, classes=classes), tensors, source)
     check_finite(state, source)
-    for one in caught:
-        say(f"warning: {one.message}")
+    for warning in caught:
+        say(f"warning: {warning.message}")
     return state, classes
 
 

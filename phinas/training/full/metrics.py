@@ -36,7 +36,7 @@ def write_metrics(path: Path, epochs: Sequence[Epoch]) -> None:
 
 
 def read_metrics(path: Path) -> list[Epoch]:
-    """What `write_metrics` wrote; nothing where there is no such file. InputError for another one."""
+    """What `write_metrics` wrote; nothing where there is no such file. InputError for another file."""
     if not path.exists():
         return []
     try:

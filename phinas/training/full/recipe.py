@@ -74,7 +74,7 @@ class FullRecipe:
     early_epochs      share of the epochs that do.
     recalibrate       training images from which batch-norm statistics are averaged anew before scoring; 0: none.
     patience          stop after so many epochs without a better score, and keep the best; None: train to the end.
-    accumulate        parts a batch is computed in, for one that does not fit into memory; norms see a part.
+    accumulate        parts a batch is computed in, for a batch that does not fit into memory; norms see a part.
     bfloat16          compute in it under autocast; None: on CUDA devices only.
     compile           by torch.compile.
     new_head          weights to start from may be of other classes; then the classifier starts anew.

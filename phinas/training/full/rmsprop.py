@@ -62,7 +62,7 @@ class TensorFlowRMSProp(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step along the gradients there are; a parameter without one stays as it is, and so does its state.
+        """One step along the gradients there are; a parameter without a gradient stays as it is, and so does its state.
 
         `closure` is called first, to compute the loss and its gradients; the loss is returned.
         """

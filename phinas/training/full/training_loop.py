@@ -88,9 +88,9 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, which are not copied, and numbers; `model` is what `load_weights` of phinas.weights reads."""
-        kept = self.module if self.average is None else self.average.module
+        scored = self.module if self.average is None else self.average.module
         return {
-            "model": kept.state_dict(),
+            "model": scored.state_dict(),
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": 0 if self.average is None else self.average.updates,

@@ -31,7 +31,7 @@ class TrainingRun:
 
     folder              the run's, where the first worker writes checkpoints, metrics and, in the end, the network.
     weights             to start from, those of the classifier perhaps missing; None: fresh ones of the seed.
-    settings            what must be the same in a run that goes on from a checkpoint of this one.
+    settings            what must be the same in a run that goes on from a checkpoint of this run.
     about               what goes with the weights when they are carried away.
     checkpoint_seconds  between checkpoints within an epoch.
     """
@@ -136,9 +136,9 @@ def newest(run: TrainingRun, workers: WorkerGroup, say: Callable[[str], None]) -
     """The state in the newest whole checkpoint, for all workers the same one; None where the run has not begun."""
     # The first worker looks for it: storage that is shared may show the others an older list.
     state = checkpoint.load_newest(run.checkpoints, say) if workers.first else None
-    found = workers.broadcast(checkpoint.listed(run.checkpoints)[-1:] if workers.first else [])
-    if found and not workers.first:
-        state = checkpoint.load(run.checkpoints, found[0])
+    newest_checkpoint = workers.broadcast(checkpoint.listed(run.checkpoints)[-1:] if workers.first else [])
+    if newest_checkpoint and not workers.first:
+        state = checkpoint.load(run.checkpoints, newest_checkpoint[0])
     return state
 
 
@@ -162,7 +162,7 @@ def execute(worker: WorkerState, watcher: Watcher) -> Outcome:
 def _train(worker: WorkerState, watcher: Watcher) -> None:
     """Train to the end; the first worker saves on the way."""
     run, workers, training, recipe = worker.run, worker.workers, worker.training, worker.run.recipe
-    history = [one for one in read_metrics(run.folder / metrics.FILE) if one.number <= training.epochs]
+    history = [epoch for epoch in read_metrics(run.folder / metrics.FILE) if epoch.number <= training.epochs]
     saved = time.monotonic()
     forward = torch.compile(training.module) if recipe.compile else workers.data_parallel(training.module)
 
@@ -185,7 +185,7 @@ def _train(worker: WorkerState, watcher: Watcher) -> None:
         for epoch in train(training, worker.batches, worker.held_out, recipe, run.seed, after_step, forward, workers):
             history.append(epoch)
             if workers.first:
-                # Before the checkpoint: rows that it does not know of are dropped, but a missing one would stay so.
+                # Before the checkpoint: rows that it does not know of are dropped, but a missing row would stay so.
                 write_metrics(run.folder / metrics.FILE, history)
             save(epoch.score.accuracy)
             watcher.after_epoch(epoch, training.best)

@@ -21,7 +21,7 @@ _FEW_IMAGES = 32  # of a worker, below which its own statistics are too noisy to
 def norm_workers(workers: int, images: int) -> int:
     """Over how many of the workers' images a norm should go, where each has `images` of a step.
 
-    All of them where one has few; otherwise as tensorflow/tpu's groups are, made to divide the workers.
+    All of them where a worker has few; otherwise as tensorflow/tpu's groups are, made to divide the workers.
     """
     if images < _FEW_IMAGES:
         return workers

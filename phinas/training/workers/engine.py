@@ -20,7 +20,7 @@ class Engine:
     address          of a Ray cluster, "auto" or host:port; None starts Ray on this machine.
     cpus_per_worker  of which each takes one torch thread; None: an equal share of what there is.
     gpus_per_worker  1 or 0; None: one where there are any.
-    max_failures     how often all start again from the newest checkpoint when one dies.
+    max_failures     how often all start again from the newest checkpoint when a worker dies.
     norm_over        workers over whose images a batch norm goes; None: all where a worker has fewer than 32 of a step,
                      otherwise those of tensorflow/tpu's groups: its own up to 8 workers, max(8, workers // 8) beyond.
     """

@@ -289,7 +289,7 @@ def _work(config: dict[str, Any]) -> None:
     """What each worker does. How the run ended is told, not raised: Ray Train would start all again."""
     mailbox = config["mailbox"]
     if ray.get(mailbox.over.remote()):
-        return  # another worker told so, and then this group took over from one that had lost it
+        return  # another worker told so, and then this group took over from a group that had lost it
     try:
         outcome = _outcome(config)
     except (Stopped, Diverged) as error:  # in all workers at once
@@ -297,7 +297,7 @@ def _work(config: dict[str, Any]) -> None:
             ray.get(mailbox.tell.remote(error))
     except (InputError, CannotWrite) as error:
         ray.get(mailbox.tell.remote(error))
-        raise  # the others may be waiting for this one, until Ray Train ends them
+        raise  # the others may be waiting for this worker, until Ray Train ends them
     except Exception as error:
         if not _of_the_others(error):
             ray.get(mailbox.tell.remote(RuntimeError(f"a worker failed:\n{traceback.format_exc()}")))
@@ -308,7 +308,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 def _of_the_others(error: Exception) -> bool:
-    """Whether another worker died, so that this one has nobody to talk to: Ray Train starts them all again."""
+    """Whether another worker died, so that this worker has nobody to talk to: Ray Train starts them all again."""
     return isinstance(error, dist.DistError) or any(sign in str(error) for sign in ("gloo", "Gloo", "NCCL"))
 
 

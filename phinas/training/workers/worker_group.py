@@ -1,4 +1,4 @@
-"""What the workers of a training say to one another. One alone says nothing."""
+"""What the workers of a training say to one another. A worker alone says nothing."""
 
 from __future__ import annotations
 
@@ -60,10 +60,11 @@ class WorkerGroup:
         tensors = [loss]
         if self.norms is None or self.norms.size() < self.shard.world_size:
             norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
-            tensors += [one for norm in norms for one in (norm.running_mean, norm.running_var) if one is not None]
-        means = self.sum(torch.cat([one.reshape(-1) for one in tensors])) / self.shard.world_size
-        for one, mean in zip(tensors, torch.split(means, [one.numel() for one in tensors]), strict=True):
-            one.copy_(mean.view_as(one))
+            statistics = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+            tensors += [statistic for statistic in statistics if statistic is not None]
+        means = self.sum(torch.cat([tensor.reshape(-1) for tensor in tensors])) / self.shard.world_size
+        for tensor, mean in zip(tensors, torch.split(means, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the workers."""
