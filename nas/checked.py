@@ -32,7 +32,7 @@ def epochs_setting(evaluator: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def find_check(runs: Path, wanted: str) -> tuple[Path, Mapping[str, Any]] | None:
     """Folder and summary of the finished check with this fingerprint, of the most networks; None without."""
-    found = []
+    checks = []
     for path in sorted(runs.glob("*/summary.json")):
         try:
             summary = json.loads(path.read_text())
@@ -41,8 +41,8 @@ def find_check(runs: Path, wanted: str) -> tuple[Path, Mapping[str, Any]] | None
         if not isinstance(summary, dict) or summary.get("command") != COMMAND or summary.get("fingerprint") != wanted:
             continue
         if summary.get("finished") is True and summary.get("tau") is not None and type(summary.get("networks")) is int:
-            found.append((path.parent, summary))
-    return max(found, key=lambda one: one[1]["networks"], default=None)
+            checks.append((path.parent, summary))
+    return max(checks, key=lambda check: check[1]["networks"], default=None)
 
 
 def checked_note(config: Mapping[str, Any], runs: Path) -> tuple[str, bool] | None:
@@ -53,8 +53,8 @@ def checked_note(config: Mapping[str, Any], runs: Path) -> tuple[str, bool] | No
     space, evaluator = config.get("space"), config.get("evaluator")
     if not isinstance(space, Mapping) or not isinstance(evaluator, Mapping) or epochs_setting(evaluator) is None:
         return None
-    found = find_check(runs, fingerprint(space, evaluator))
-    if found is None:
+    check = find_check(runs, fingerprint(space, evaluator))
+    if check is None:
         return "How well this proxy ranks networks was never checked here.", False
-    folder, summary = found
+    folder, summary = check
     return f"This proxy was checked ({folder}). {summary.get('verdict')}", True

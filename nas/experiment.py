@@ -193,8 +193,8 @@ def _found(
             if hasattr(evaluator, "expected"):
                 accuracy = evaluator.expected(decode(space, best.picks))
                 worth = float(reward(accuracy, best.costs))
-            found = f"found by {controller}", "found", accuracy, experiment.source, best.costs, worth, best.key
-            yield Compared(*found, controller=controller)
+            fields = f"found by {controller}", "found", accuracy, experiment.source, best.costs, worth, best.key
+            yield Compared(*fields, controller=controller)
 
 
 def _known(

@@ -96,9 +96,9 @@ def check_journal(path: Path, settings: Mapping[str, Any]) -> list[Entry]:
     """
     if not path.exists():
         return []
-    found, entries, sound = read_journal(path)
+    settings_before, entries, sound = read_journal(path)
     if sound:
-        check_same_settings(path, found, settings)
+        check_same_settings(path, settings_before, settings)
     return entries
 
 

@@ -242,7 +242,7 @@ def _effects(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[d
     rewards = np.array([entry.reward for entry in complete], dtype=float)
     picks = np.array([entry.picks for entry in complete])
     spread = float(((rewards - rewards.mean()) ** 2).sum())
-    found = []
+    effects = []
     for position, decision in enumerate(decisions):
         counts = np.bincount(picks[:, position], minlength=len(decision.choices))
         tried, n = int((counts > 0).sum()), len(rewards)
@@ -252,8 +252,8 @@ def _effects(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[d
         within = float(((rewards - means[picks[:, position]]) ** 2).sum())
         share = 1 - (within / (n - tried)) / (spread / (n - 1))
         if share > 0.005:
-            found.append((share, decision, counts, means))
-    found.sort(key=lambda row: -row[0])
+            effects.append((share, decision, counts, means))
+    effects.sort(key=lambda row: -row[0])
     return [
         {
             "name": decision.name,
@@ -269,7 +269,7 @@ def _effects(decisions: Sequence[Decision], complete: Sequence[Entry]) -> list[d
                 for choice, count, mean in zip(decision.choices, counts, means, strict=True)
             ],
         }
-        for share, decision, counts, means in found
+        for share, decision, counts, means in effects
     ]
 
 

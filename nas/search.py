@@ -174,8 +174,8 @@ class Searched:
 
     def kept(self, before_command: str = " ") -> str:
         """What a search that ends too soon says."""
-        kept = f"{len(self.journal.entries)} of {self.budget} evaluations are kept. To go on:"
-        return f"{kept}{before_command}{self.command()}"
+        text = f"{len(self.journal.entries)} of {self.budget} evaluations are kept. To go on:"
+        return f"{text}{before_command}{self.command()}"
 
 
 def _introduce(run: Searched) -> None:
@@ -218,8 +218,8 @@ def _conclude(run: Searched) -> int:
     """Say what was found, where it is, and what to type next. Returns the exit code."""
     entries = run.journal.entries
     if run.exhausted:
-        found = "the space holds" if size(run.problem.decisions) <= WALK_LIMIT else "the controller found"
-        say(f"{found} nothing new: all {len(entries)} networks it proposed were evaluated")
+        beginning = "the space holds" if size(run.problem.decisions) <= WALK_LIMIT else "the controller found"
+        say(f"{beginning} nothing new: all {len(entries)} networks it proposed were evaluated")
     complete = [entry for entry in entries if entry.complete]
     stopped, failed = sum(entry.stopped for entry in entries), sum(entry.error is not None for entry in entries)
     if not complete:

@@ -200,19 +200,19 @@ def _small_spaces_are_exhausted(make: Make, problem: Problem) -> None:
     for name, (tiny, networks) in spaces.items():
         for workers in (1, 2):
             controller = make(problem=tiny, seed=7)
-            found = len(trajectory(controller, tiny, size(tiny.decisions) + 1, workers=workers))
-            if found != networks:
-                raise _Broken(f"a space of {name}: {found} evaluations with {workers} at a time")
+            count = len(trajectory(controller, tiny, size(tiny.decisions) + 1, workers=workers))
+            if count != networks:
+                raise _Broken(f"a space of {name}: {count} evaluations with {workers} at a time")
             if controller.ask(networks, []) is not None:
                 raise _Broken(f"a space of {name}: something was proposed after everything was told")
 
 
-def _same(expected: Sequence[Result], found: Sequence[Result], what: str) -> None:
-    if len(found) != len(expected):
-        raise _Broken(f"{what}: {len(found)} evaluations, not {len(expected)}")
-    for one, other in zip(expected, found, strict=True):
-        if one != other:
-            raise _Broken(f"{what}: ask({one.number}) gave {other.picks}, not {one.picks}")
+def _same(expected: Sequence[Result], actual: Sequence[Result], what: str) -> None:
+    if len(actual) != len(expected):
+        raise _Broken(f"{what}: {len(actual)} evaluations, not {len(expected)}")
+    for wanted, given in zip(expected, actual, strict=True):
+        if wanted != given:
+            raise _Broken(f"{what}: ask({wanted.number}) gave {given.picks}, not {wanted.picks}")
 
 
 def _global_state() -> dict[str, Any]:

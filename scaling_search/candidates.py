@@ -82,14 +82,14 @@ def lattice(
             f"lattice.step={step:g}: {points:,} points lie within the bounds, more than {_MOST:,}; "
             "give a larger step or narrower bounds"
         )
-    found = [Coefficients(*point) for point in itertools.product(*axes)]
-    kept = [point for point in found if round(abs(point.product - 2), _DIGITS) <= tolerance and point.product > 1]
-    if not kept:
+    constants = [Coefficients(*point) for point in itertools.product(*axes)]
+    near = [point for point in constants if round(abs(point.product - 2), _DIGITS) <= tolerance and point.product > 1]
+    if not near:
         raise InputError(
-            f"lattice.tolerance={tolerance:g}: none of the {len(found)} constants of the lattice has "
+            f"lattice.tolerance={tolerance:g}: none of the {len(constants)} constants of the lattice has "
             f"alpha*beta^2*gamma^2 that close to 2; give a larger one, a smaller lattice.step or wider bounds"
         )
-    return kept
+    return near
 
 
 def nominal(baseline: Arch, coefficients: Coefficients, phi: float, rounding: str = "official") -> Candidate:
@@ -168,12 +168,12 @@ def _macs_by_stride(layers: Arch) -> tuple[int, list[tuple[int, int]]]:
 
     steps = (layers.stem.stride, 2 if layers.stem.pool else 1, *(stage.stride for stage in layers.stages))
     strides = sorted(set(itertools.accumulate(steps, operator.mul)))
-    one = macs_at(1)
+    one_pixel = macs_at(1)
     by_stride: list[tuple[int, int]] = []
     for stride, beyond in itertools.pairwise([*strides, 2 * strides[-1]]):
-        rest = macs_at(beyond) - one - sum(each * ((beyond // earlier) ** 2 - 1) for earlier, each in by_stride)
+        rest = macs_at(beyond) - one_pixel - sum(each * ((beyond // earlier) ** 2 - 1) for earlier, each in by_stride)
         by_stride.append((stride, rest // ((beyond // stride) ** 2 - 1)))
-    return one - sum(each for _, each in by_stride), by_stride
+    return one_pixel - sum(each for _, each in by_stride), by_stride
 
 
 def _trim(side: int, baseline: Arch, coefficients: Coefficients, phi: float) -> float:

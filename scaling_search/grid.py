@@ -137,11 +137,11 @@ class _Asked:
 
     def left(self, before: Sequence[Evaluation]) -> int:
         """How many of them are still to come, after those of this study before, some of which nobody asks for now."""
-        known = dict.fromkeys(one.network for one in before)
+        known = dict.fromkeys(result.network for result in before)
         networks = [network.key() for network in self.alike] if self.rows else list(known)[: self.wanted // self.seeds]
-        here = [one for one in before if one.network in networks and one.replicate < self.seeds]
-        stopped = {one.network for one in here if one.stopped}
-        return self.wanted - sum(one.network not in stopped for one in here) - self.seeds * len(stopped)
+        here = [result for result in before if result.network in networks and result.replicate < self.seeds]
+        stopped = {result.network for result in here if result.stopped}
+        return self.wanted - sum(result.network not in stopped for result in here) - self.seeds * len(stopped)
 
     def kept(self, evaluations: int) -> str:
         """What a run says that ends too soon."""
@@ -153,10 +153,10 @@ class _Asked:
 
     def compare_command(self) -> str:
         """The command line that sets what was found against the single dimensions, of the same network and data."""
-        kept = [argument for argument in self.arguments if re.split("[.=]", argument)[0] not in _GRID_ONLY]
+        arguments = [argument for argument in self.arguments if re.split("[.=]", argument)[0] not in _GRID_ONLY]
         # On other seeds: those that the constants won with flatter them.
         changed = {"scaling": f"{self.folder}/scaling.yaml", "seed": self.given["seed"] + 1}
-        return command_line("scaling_search.compare", kept, **changed)
+        return command_line("scaling_search.compare", arguments, **changed)
 
 
 def _surface(given: Mapping[str, Any], subject: Subject) -> Surface:
@@ -200,8 +200,8 @@ def _task_of(surface: Surface, bounds: Mapping[str, Sequence[float]]) -> Callabl
     return task_of
 
 
-def _name(one: Evaluation) -> str:
-    return str(_constants(one.params))
+def _name(evaluation: Evaluation) -> str:
+    return str(_constants(evaluation.params))
 
 
 def _introduce(asked: _Asked) -> None:
@@ -217,11 +217,11 @@ def _introduce(asked: _Asked) -> None:
     if not rows:
         say(f"{asked.given['sampler']} chooses {asked.given['candidates']} networks anywhere on the surface")
     else:
-        kept = [row for row in rows if row.candidate is not None]
+        feasible = [row for row in rows if row.candidate is not None]
         low, high = min(row.formula for row in rows), max(row.formula for row in rows)
         say(
             f"{len(rows)} constants with alpha*beta^2*gamma^2 ~ 2: the formula's networks really cost {low:.2f}x to "
-            f"{high:.2f}x; {len(kept)} are kept, {sum(row.same_as is None for row in kept)} distinct networks, "
+            f"{high:.2f}x; {len(feasible)} are kept, {sum(row.same_as is None for row in feasible)} distinct networks, "
             f"{len(asked.evaluated)} of them evaluated with {asked.seeds} seed{'s' if asked.seeds > 1 else ''}"
         )
         if any(row.coefficients == PAPER and row.candidate is None for row in rows):
@@ -240,7 +240,7 @@ def _plan_table(rows: Sequence[Row], base: int) -> Table:
             network = row.candidate.network
             costs = (row.nominal, row.formula, row.candidate.macs / base)
             shape = (str(network.blocks), str(network.resolution), f"{row.candidate.phi:.2f}")
-            table.add_row(str(row.coefficients), *(f"{one:.2f}x" for one in costs), *shape)
+            table.add_row(str(row.coefficients), *(f"{ratio:.2f}x" for ratio in costs), *shape)
     return table
 
 
@@ -253,7 +253,7 @@ def _save(asked: _Asked, study: Study) -> Outcome:
     about = about_of(asked.given, asked.names, asked.subject, asked.surface, asked.seeds)
     if result.best is not None:
         write_constants(folder / "scaling.yaml", asked.subject.named, asked.surface, result, about)
-    seconds = sum(one.seconds for one in study.evaluations)
+    seconds = sum(evaluation.seconds for evaluation in study.evaluations)
     write_summary(folder / "summary.json", result, about, seconds)
     page = report(folder.name, asked.surface, result, about, (folder / "config.yaml").read_text(), study.left)
     write_atomically(folder / "report.html", page)
@@ -284,16 +284,16 @@ def _best_table(surface: Surface, result: Outcome, most: int = 8) -> Table:
     for heading in ("alpha, beta, gamma", "mean", "of seeds", "over seeds, 95 %", "best", "MACs"):
         table.add_column(heading, no_wrap=True)
     ranking, base = result.ranking, cost(surface.baseline).macs
-    for one in result.in_order[:most]:
-        assert one.place is not None and one.row.candidate is not None  # it was evaluated
-        low, high, sure = ranking.low[one.place], ranking.high[one.place], ranking.probability_best[one.place]
+    for entry in result.in_order[:most]:
+        assert entry.place is not None and entry.row.candidate is not None  # it was evaluated
+        low, high, sure = ranking.low[entry.place], ranking.high[entry.place], ranking.probability_best[entry.place]
         table.add_row(
-            one.label,
-            f"{ranking.mean[one.place]:.4f}",
-            f"{min(one.accuracies):.3f}-{max(one.accuracies):.3f}",
+            entry.label,
+            f"{ranking.mean[entry.place]:.4f}",
+            f"{min(entry.accuracies):.3f}-{max(entry.accuracies):.3f}",
             "-" if low is None else f"{low:.3f}-{high:.3f}",
             "-" if sure is None else f"{sure:.2f}",
-            f"{one.row.candidate.macs / base:.2f}x",
+            f"{entry.row.candidate.macs / base:.2f}x",
         )
     return table
 

@@ -19,9 +19,9 @@ def pooled_deviation(accuracies: Sequence[Sequence[float]]) -> tuple[float | Non
     equally noisy: two or three seeds of one network tell too little of its own noise. None where no network has two
     seeds, or where they tie and are fewer than `NOISELESS` repeats. 0.0 is exact: of a table, say.
     """
-    repeated = [one for one in accuracies if len(one) > 1]
-    degrees = sum(len(one) - 1 for one in repeated)
-    squares = sum((len(one) - 1) * variance(map(float, one)) for one in repeated)  # exact: 0.0 for equal accuracies
+    repeated = [seeds for seeds in accuracies if len(seeds) > 1]
+    degrees = sum(len(seeds) - 1 for seeds in repeated)
+    squares = sum((len(seeds) - 1) * variance(map(float, seeds)) for seeds in repeated)  # exact: 0.0 for equal values
     if not degrees or (not squares and degrees < NOISELESS):
         return None, degrees
     return float((squares / degrees) ** 0.5), degrees
@@ -37,8 +37,8 @@ def difference(
     were not picked for their accuracies.
     Raises InputError where there is nothing to compare.
     """
-    for name, one in (("a", a), ("b", b)):
-        if not len(one):
+    for name, accuracies in (("a", a), ("b", b)):
+        if not len(accuracies):
             raise InputError(f"{name} has no accuracy: a difference needs at least one on either side")
     if degrees < 1:
         raise InputError(f"degrees is {degrees}: the noise is known from a network with two seeds at least")

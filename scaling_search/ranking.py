@@ -63,7 +63,7 @@ class Ranking:
 
     def verdict(self, labels: Sequence[str]) -> str:
         """What the data say, in one line; `labels` name the candidates."""
-        count = sum(one is not None for one in self.mean)
+        count = sum(accuracy is not None for accuracy in self.mean)
         if not count:
             return "no candidate has an accuracy"
         first = labels[self.contenders[0]]
@@ -80,7 +80,7 @@ class Ranking:
         if len(self.contenders) == 1:
             stated = f"{probability:.2f}" if probability < 0.995 else "more than 0.99"
             return f"{first} is the best of {count} with probability {stated}"
-        named = ", ".join(f"{labels[one]} ({self.probability_best[one]:.2f})" for one in self.contenders[:LISTED])
+        named = ", ".join(f"{labels[place]} ({self.probability_best[place]:.2f})" for place in self.contenders[:LISTED])
         others = len(self.contenders) - LISTED
         return (
             f"the data cannot tell {len(self.contenders)} of {count} candidates apart (probability to be the best): "
@@ -95,11 +95,11 @@ def rank(accuracies: Sequence[Sequence[float]]) -> Ranking:
     Any number of seeds may be missing, also all of a candidate. The same accuracies give the same answer to the bit.
     Raises InputError for an accuracy that is no finite number.
     """
-    for number, one in enumerate(accuracies):
-        for accuracy in one:
+    for number, own in enumerate(accuracies):
+        for accuracy in own:
             if not math.isfinite(accuracy):
                 raise InputError(f"candidate {number} has the accuracy {accuracy}: accuracies are finite numbers")
-    known = [number for number, one in enumerate(accuracies) if len(one)]
+    known = [number for number, own in enumerate(accuracies) if len(own)]
     means = np.array([mean(map(float, accuracies[number])) for number in known])
     within, degrees = pooled_deviation(accuracies)
 
@@ -120,12 +120,12 @@ def rank(accuracies: Sequence[Sequence[float]]) -> Ranking:
         between = within * posterior.between if len(known) > 1 else None
 
     def spread_out(values: Array | None) -> tuple[float | None, ...]:
-        found = {} if values is None else dict(zip(known, values.tolist(), strict=True))
-        return tuple(found.get(number) for number in range(len(accuracies)))
+        by_number = {} if values is None else dict(zip(known, values.tolist(), strict=True))
+        return tuple(by_number.get(number) for number in range(len(accuracies)))
 
     return Ranking(
         mean=spread_out(means),
-        sd=tuple(stdev(map(float, one)) if len(one) > 1 else None for one in accuracies),
+        sd=tuple(stdev(map(float, own)) if len(own) > 1 else None for own in accuracies),
         expected=spread_out(expected),
         low=spread_out(low),
         high=spread_out(high),
@@ -208,7 +208,7 @@ def _probability_best(centre: Array, spread: Array) -> Array:
 def _contenders(means: Array, probability: Array | None) -> list[int]:
     """Places of the fewest that hold the best with probability LEVEL; all where nothing is known, the highest first."""
     order = np.argsort(-(means if probability is None else probability), kind="stable")
-    kept = len(order)
+    count = len(order)
     if probability is not None:
-        kept = 1 + int((np.cumsum(probability[order]) < LEVEL - 1e-9).sum())
-    return [int(place) for place in order[:kept]]
+        count = 1 + int((np.cumsum(probability[order]) < LEVEL - 1e-9).sum())
+    return [int(place) for place in order[:count]]

@@ -23,12 +23,12 @@ _LISTED = 20
 
 def report(name: str, surface: Surface, result: Outcome, about: Mapping[str, Any], config_text: str, left: int) -> str:
     """The whole report as one page that asks for no other file; `left` evaluations are still to come."""
-    shown = [shown_of(surface, result, one) for one in result.found]
+    shown = [shown_of(surface, result, entry) for entry in result.found]
     target = surface.macs / cost(surface.baseline).macs
     return render(
         Path(__file__).parent / "grid.html",
         name,
-        [(number, one.error) for number, one in enumerate(_evaluations(result)) if one.error is not None],
+        [(number, failed.error) for number, failed in enumerate(_evaluations(result)) if failed.error is not None],
         config_text,
         about=about,
         left=left,
@@ -52,11 +52,11 @@ def report(name: str, surface: Surface, result: Outcome, about: Mapping[str, Any
 
 def surface_picture(path: Path, surface: Surface, result: Outcome) -> None:
     """`surface.png`: every set of constants where it lies, its accuracy as colour."""
-    png(surface_figure([shown_of(surface, result, one) for one in result.found]), path, PICTURE_WIDTH)
+    png(surface_figure([shown_of(surface, result, entry) for entry in result.found]), path, PICTURE_WIDTH)
 
 
 def _evaluations(result: Outcome) -> list[Any]:
-    return [one for each in result.ranked for one in each.evaluations]
+    return [evaluation for entry in result.ranked for evaluation in entry.evaluations]
 
 
 def shown_of(surface: Surface, result: Outcome, one: Found) -> Shown:

@@ -46,7 +46,7 @@ class Found:
     @property
     def accuracies(self) -> tuple[float, ...]:
         """One for each seed that was evaluated to the end, in the order of seeds."""
-        return tuple(one.accuracy for one in self.evaluations if one.accuracy is not None)
+        return tuple(evaluation.accuracy for evaluation in self.evaluations if evaluation.accuracy is not None)
 
     @property
     def label(self) -> str:
@@ -64,10 +64,10 @@ class Outcome:
     @property
     def in_order(self) -> list[Found]:
         """The networks that have an accuracy, the most probably best first, and of equals the highest mean."""
-        known = [one for one in self.ranked if one.place is not None and self.ranking.mean[one.place] is not None]
+        known = [entry for entry in self.ranked if _of(self.ranking.mean, entry.place) is not None]
         return sorted(
             known,
-            key=lambda one: (-(_of(self.ranking.probability_best, one.place) or 0.0), -mean(one.accuracies)),
+            key=lambda entry: (-(_of(self.ranking.probability_best, entry.place) or 0.0), -mean(entry.accuracies)),
         )
 
     @property
@@ -78,23 +78,23 @@ class Outcome:
     @property
     def verdict(self) -> str:
         """What the data say, in one line."""
-        return self.ranking.verdict([one.label for one in self.ranked])
+        return self.ranking.verdict([entry.label for entry in self.ranked])
 
     @property
     def counts(self) -> str:
         """How the evaluations ended, and why those that failed did."""
-        every = [one for each in self.ranked for one in each.evaluations]
-        failed = sorted({one.error for one in every if one.error is not None})
-        complete, stopped = sum(one.accuracy is not None for one in every), sum(one.stopped for one in every)
-        reasons = f" ({'; '.join(failed)})" if failed else ""
-        failures = sum(one.error is not None for one in every)
-        return f"{complete} evaluations to the end, {stopped} stopped early, {failures} failed{reasons}"
+        every = [evaluation for entry in self.ranked for evaluation in entry.evaluations]
+        errors = [evaluation.error for evaluation in every if evaluation.error is not None]
+        complete = sum(evaluation.accuracy is not None for evaluation in every)
+        stopped = sum(evaluation.stopped for evaluation in every)
+        reasons = f" ({'; '.join(sorted(set(errors)))})" if errors else ""
+        return f"{complete} evaluations to the end, {stopped} stopped early, {len(errors)} failed{reasons}"
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the verdict must know, a sentence each."""
         notes = [self.counts]
-        halted = sum(any(each.stopped for each in one.evaluations) for one in self.ranked)
+        halted = sum(any(evaluation.stopped for evaluation in entry.evaluations) for entry in self.ranked)
         if halted:
             notes.append(f"the {halted} networks that were stopped early are not ranked: all this is of the others")
         within, between = self.ranking.within, self.ranking.between
@@ -103,7 +103,7 @@ class Outcome:
         if self.best and (others := self.sharing(self.best)):
             named = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED} more" if len(others) > _NAMED else "")
             notes.append(f"the network of {self.best.label} is also that of {named}: all are as good here")
-        known = [(one.row.candidate.macs, mean(one.accuracies)) for one in self.in_order if one.row.candidate]
+        known = [(entry.row.candidate.macs, mean(entry.accuracies)) for entry in self.in_order if entry.row.candidate]
         if len(known) >= _LEAST_FOR_CORRELATION and len(set(known)) > 1:
             macs, accuracies = zip(*known, strict=True)
             correlation, chance = spearmanr(macs, accuracies)
@@ -116,24 +116,24 @@ class Outcome:
 
     def sharing(self, one: Found) -> list[str]:
         """The other constants whose network is that of `one`."""
-        return [each.label for each in self.found if each.row.same_as == one.row.coefficients]
+        return [entry.label for entry in self.found if entry.row.same_as == one.row.coefficients]
 
 
 def outcome(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> Outcome:
     """Put what was measured beside what was planned, and rank it."""
     by_network: dict[str, list[Evaluation]] = {}
-    for one in evaluations:
-        by_network.setdefault(one.network, []).append(one)
+    for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.replicate):
+        by_network.setdefault(evaluation.network, []).append(evaluation)
     own = [row for row in rows if row.chosen and row.same_as is None]
     places = {_key(row): place for place, row in enumerate(own)}
-    found = []
+    entries = []
     for row in rows:
-        of_network = sorted(by_network.get(_key(row), []) if row.chosen else [], key=lambda one: one.replicate)
-        found.append(Found(row, places[_key(row)] if row.chosen else None, tuple(of_network)))
-    ranked = tuple(one for one in found if one.row.chosen and one.row.same_as is None)
+        of_network = by_network.get(_key(row), []) if row.chosen else []
+        entries.append(Found(row, places[_key(row)] if row.chosen else None, tuple(of_network)))
+    ranked = tuple(entry for entry in entries if entry.row.chosen and entry.row.same_as is None)
     # A network of which one seed was stopped early is out: its other seeds were not asked for.
-    ranking = rank([() if any(one.stopped for one in each.evaluations) else each.accuracies for each in ranked])
-    return Outcome(tuple(found), _of_fractions(ranking), ranked)
+    ranking = rank([() if any(run.stopped for run in entry.evaluations) else entry.accuracies for entry in ranked])
+    return Outcome(tuple(entries), _of_fractions(ranking), ranked)
 
 
 def _of_fractions(ranking: Ranking) -> Ranking:
@@ -152,8 +152,8 @@ def write_candidates(path: Path, surface: Surface, result: Outcome) -> None:
     """`candidates.csv`: one row for each set of constants, those of the best networks first."""
     baseline, base_macs = surface.baseline, cost(surface.baseline).macs
     rows = []
-    for one in result.found:
-        row, candidate, place = one.row, one.row.candidate, one.place
+    for entry in result.found:
+        row, candidate, place = entry.row, entry.row.candidate, entry.place
         network = candidate.network if candidate else None
         rows.append(
             {
@@ -169,16 +169,16 @@ def write_candidates(path: Path, surface: Surface, result: Outcome) -> None:
                 "resolution": network.resolution if network else None,
                 "trim": round(candidate.trim, 6) if candidate else None,
                 "params": cost(network).params if network else None,
-                "status": _status(one),
+                "status": _status(entry),
                 "accuracy_mean": _of(result.ranking.mean, place),
-                "accuracy_sd": stdev(one.accuracies) if len(one.accuracies) > 1 else None,
-                "seeds": len(one.accuracies),
+                "accuracy_sd": stdev(entry.accuracies) if len(entry.accuracies) > 1 else None,
+                "seeds": len(entry.accuracies),
                 "expected": _of(result.ranking.expected, place),
                 "low": _of(result.ranking.low, place),
                 "high": _of(result.ranking.high, place),
                 "probability_best": _of(result.ranking.probability_best, place),
-                "contender": place in result.ranking.contenders and bool(one.accuracies),
-                "accuracies": " ".join(f"{accuracy:.6f}" for accuracy in one.accuracies),
+                "contender": place in result.ranking.contenders and bool(entry.accuracies),
+                "accuracies": " ".join(f"{accuracy:.6f}" for accuracy in entry.accuracies),
                 "network": network.key() if network else None,
                 "same_as": str(row.same_as) if row.same_as else None,
             }
@@ -193,16 +193,16 @@ def _of(values: Sequence[float | None], place: int | None) -> float | None:
     return None if place is None else values[place]
 
 
-def _status(one: Found) -> str:
-    if one.row.candidate is None:
+def _status(entry: Found) -> str:
+    if entry.row.candidate is None:
         return "no network of these MACs"
-    if not one.row.chosen:
+    if not entry.row.chosen:
         return "not chosen"
-    if any(each.stopped for each in one.evaluations):
+    if any(evaluation.stopped for evaluation in entry.evaluations):
         return "stopped early"
-    if one.accuracies:
+    if entry.accuracies:
         return "evaluated"
-    return "failed" if one.evaluations else "waiting"
+    return "failed" if entry.evaluations else "waiting"
 
 
 def about_of(
@@ -243,24 +243,24 @@ def _top(result: Outcome, most: int) -> list[dict[str, Any]]:
     ranking = result.ranking
     return [
         {
-            **{name: float(value) for name, value in vars(one.row.coefficients).items()},
-            **_network(one),
-            "same_network": result.sharing(one),
-            "accuracy": _of(ranking.mean, one.place),
-            "seeds": len(one.accuracies),
-            "expected": _of(ranking.expected, one.place),
-            "low": _of(ranking.low, one.place),
-            "high": _of(ranking.high, one.place),
-            "probability_best": _of(ranking.probability_best, one.place),
-            "contender": one.place in ranking.contenders,
+            **{name: float(value) for name, value in vars(entry.row.coefficients).items()},
+            **_network(entry),
+            "same_network": result.sharing(entry),
+            "accuracy": _of(ranking.mean, entry.place),
+            "seeds": len(entry.accuracies),
+            "expected": _of(ranking.expected, entry.place),
+            "low": _of(ranking.low, entry.place),
+            "high": _of(ranking.high, entry.place),
+            "probability_best": _of(ranking.probability_best, entry.place),
+            "contender": entry.place in ranking.contenders,
         }
-        for one in result.in_order[:most]
+        for entry in result.in_order[:most]
     ]
 
 
-def _network(one: Found) -> dict[str, Any]:
+def _network(entry: Found) -> dict[str, Any]:
     """The network that stood for the constants: `phi` steps in their direction, its input trimmed."""
-    candidate = one.row.candidate
+    candidate = entry.row.candidate
     assert candidate is not None  # it was evaluated
     return {
         "phi": round(candidate.phi, 6),
@@ -284,24 +284,24 @@ def write_constants(path: Path, named: Arch, surface: Surface, result: Outcome, 
         "top": _top(result, 10),
         **about,
     }
-    found = Scaling(result.best.row.coefficients, surface.phi, surface.rounding, named, evidence)
-    if not _says(path, found):
-        write_scaling(replace(found, evidence=evidence | {"made_by": provenance()}), path)
+    scaling = Scaling(result.best.row.coefficients, surface.phi, surface.rounding, named, evidence)
+    if not _says(path, scaling):
+        write_scaling(replace(scaling, evidence=evidence | {"made_by": provenance()}), path)
 
 
-def _says(path: Path, found: Scaling) -> bool:
+def _says(path: Path, new: Scaling) -> bool:
     """Whether the file says so already, whoever made it and when: families know it by its hash."""
     try:
         there = read_scaling(path)
     except InputError:  # there is none, or not a whole one
         return False
     evidence = {name: value for name, value in there.evidence.items() if name != "made_by"}
-    return replace(there, evidence=evidence) == replace(found, evidence=yaml.safe_load(yaml.safe_dump(found.evidence)))
+    return replace(there, evidence=evidence) == replace(new, evidence=yaml.safe_load(yaml.safe_dump(new.evidence)))
 
 
 def write_summary(path: Path, result: Outcome, about: Mapping[str, Any], seconds: float) -> None:
     """`summary.json`: the best constants and the totals, for scripts."""
-    evaluations = [one for each in result.ranked for one in each.evaluations]
+    evaluations = [evaluation for entry in result.ranked for evaluation in entry.evaluations]
     top = _top(result, 1)
     write_json(
         path,
@@ -314,8 +314,8 @@ def write_summary(path: Path, result: Outcome, about: Mapping[str, Any], seconds
             "candidates": len(result.ranked),
             "constants": len(result.found),
             "evaluations": len(evaluations),
-            "failures": sum(one.error is not None for one in evaluations),
-            "stopped": sum(one.stopped for one in evaluations),
+            "failures": sum(evaluation.error is not None for evaluation in evaluations),
+            "stopped": sum(evaluation.stopped for evaluation in evaluations),
             "seconds_of_work": round(seconds, 3),
             **about,
         },

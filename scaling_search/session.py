@@ -104,7 +104,7 @@ def foretell(
     if not left:
         return
     whole = f"{left} evaluations left" if before else f"{left} evaluations"
-    times = [one.seconds for one in before if one.accuracy is not None]
+    times = [evaluation.seconds for evaluation in before if evaluation.accuracy is not None]
     typical = sorted(networks, key=lambda network: cost(network).macs)[len(networks) // 2]
     each = seconds_each(evaluator, typical, times, threads)
     if each is None:
@@ -196,35 +196,35 @@ def _evaluate(study: Study, run_jobs: RunJobs, evaluator: Evaluator, name_of: Ca
     accuracies: dict[str, list[float]] = {}
     names = {}
 
-    def note(one: Evaluation) -> None:
-        names[one.network] = name_of(one)
-        if one.accuracy is not None:
-            accuracies.setdefault(one.network, []).append(one.accuracy)
+    def note(evaluation: Evaluation) -> None:
+        names[evaluation.network] = name_of(evaluation)
+        if evaluation.accuracy is not None:
+            accuracies.setdefault(evaluation.network, []).append(evaluation.accuracy)
 
-    for one in study.evaluations:
-        note(one)
+    for evaluation in study.evaluations:
+        note(evaluation)
     with progress(CONSOLE, "evaluating", study.wanted - study.left, study.wanted) as show:
 
-        def watch(one: Evaluation) -> None:
-            note(one)
+        def watch(evaluation: Evaluation) -> None:
+            note(evaluation)
             best = max(accuracies, key=lambda network: fmean(accuracies[network]), default=None)
             leader = "-" if best is None else f"{fmean(accuracies[best]):.4f} {names[best]}"
-            show(f"{names[one.network]}  seed {one.replicate}  {_outcome(one)}", leader)
+            show(f"{names[evaluation.network]}  seed {evaluation.replicate}  {_outcome(evaluation)}", leader)
 
         study.watch = watch
         if study.left:
             run_jobs(study, evaluator)
 
 
-def _outcome(one: Evaluation) -> str:
-    if one.error is not None:
-        return f"failed: {one.error}"
-    halted = f" stopped after {len(one.curve)}" if one.stopped else ""
-    return f"accuracy {one.curve[-1]:.4f}{halted}  {one.seconds:.3g} s"
+def _outcome(evaluation: Evaluation) -> str:
+    if evaluation.error is not None:
+        return f"failed: {evaluation.error}"
+    halted = f" stopped after {len(evaluation.curve)}" if evaluation.stopped else ""
+    return f"accuracy {evaluation.curve[-1]:.4f}{halted}  {evaluation.seconds:.3g} s"
 
 
 def settings_of(command: str, given: Mapping[str, Any], free: Sequence[str], subject: Subject) -> dict[str, Any]:
     """What must agree between two runs of one study: all that is given but what is free to change, network and data."""
-    kept = {name: value for name, value in given.items() if name not in free}
+    fixed = {name: value for name, value in given.items() if name not in free}
     data = data_hash(subject.evaluator)
-    return {"command": command, **kept, "baseline_key": subject.baseline.key(), "data_hash": data}
+    return {"command": command, **fixed, "baseline_key": subject.baseline.key(), "data_hash": data}

@@ -172,19 +172,17 @@ class Study:
     @property
     def left(self) -> int:
         """Evaluations that are neither finished nor known to be needless."""
-        notes = [one.user_attrs for one in self._study.get_trials(deepcopy=False)]
-        needless = {(one["network"], one["replicate"]) for one in notes if one.get("void") == _SIBLING}
-        needless = {
-            (key, replicate) for key, replicate in needless if key in self._tasks and replicate < self.replicates
-        }
-        return self.wanted - len(self.evaluations) - len(needless)
+        notes = [trial.user_attrs for trial in self._study.get_trials(deepcopy=False)]
+        needless = {(note["network"], note["replicate"]) for note in notes if note.get("void") == _SIBLING}
+        spared: int = sum(key in self._tasks and replicate < self.replicates for key, replicate in needless)
+        return self.wanted - len(self.evaluations) - spared
 
     @property
     def evaluations(self) -> list[Evaluation]:
         """All that are finished, of networks and seeds that are wanted, in the order they finished."""
         finished = [trial for trial in self._study.get_trials(deepcopy=False) if _finished(trial)]
-        found = [_evaluation(trial) for trial in sorted(finished, key=lambda trial: _end(trial))]
-        return [one for one in found if one.network in self._tasks and one.replicate < self.replicates]
+        results = [_evaluation(trial) for trial in sorted(finished, key=lambda trial: _end(trial))]
+        return [result for result in results if result.network in self._tasks and result.replicate < self.replicates]
 
     def propose(self) -> Job | None:
         """The next network and seed, or None while there is none."""
@@ -245,7 +243,7 @@ class Study:
         """A new proposal of the sampler, set running; None where none is wanted."""
         if self.explore is None or len(self._tasks) >= self.explore.count:
             return None
-        made = sum(self._distributions.keys() <= one.params.keys() for one in self._study.get_trials(deepcopy=False))
+        made = sum(self._distributions.keys() <= set(trial.params) for trial in self._study.get_trials(deepcopy=False))
         if made >= PROPOSALS * self.explore.count * self.replicates:
             return None  # it finds nothing new
         self._study.sampler = SAMPLERS[self.explore.sampler](_seed(self.seed, made))
@@ -258,14 +256,16 @@ class Study:
             if task is None or replicate >= self.replicates:
                 self._fail(trial, "not wanted")  # of an earlier run with more networks or seeds
                 return None
-            if self.halving and any(one.stopped and one.network == task.network.key() for one in self.evaluations):
+            if self.halving and any(
+                result.stopped and result.network == task.network.key() for result in self.evaluations
+            ):
                 self._fail(trial, _SIBLING)
                 return None
         else:
-            found = self._settled(trial)
-            if found is None:
+            settled = self._settled(trial)
+            if settled is None:
                 return None
-            task, replicate = found, 0
+            task, replicate = settled, 0
         return Job(trial.number, task.network, _seed(self.seed, replicate), replicate)
 
     def _settled(self, trial: Trial) -> Task | None:
@@ -277,7 +277,9 @@ class Study:
             return None
         key = task.network.key()
         if key in self._tasks:
-            known = [one.accuracy for one in self.evaluations if one.network == key and one.accuracy is not None]
+            known = [
+                result.accuracy for result in self.evaluations if result.network == key and result.accuracy is not None
+            ]
             if known:
                 trial.set_user_attr("same_as", key)
                 self._study.tell(trial, float(np.mean(known)))
@@ -380,10 +382,10 @@ def check_study(path: Path, settings: Mapping[str, Any]) -> list[Evaluation]:
         except (RuntimeError, SQLAlchemyError) as error:
             raise InputError(f"{path}: {' '.join(str(error).split())}; give another name=") from None
         if "settings" in study.user_attrs:
-            found = study.user_attrs["settings"]
-            if found.get("command") != settings.get("command"):
-                raise InputError(f"{path} is a study of {found.get('command')}; give another name=")
-            check_same_settings(path, found, settings)
+            settings_before = study.user_attrs["settings"]
+            if settings_before.get("command") != settings.get("command"):
+                raise InputError(f"{path} is a study of {settings_before.get('command')}; give another name=")
+            check_same_settings(path, settings_before, settings)
         return [_evaluation(trial) for trial in study.get_trials(deepcopy=False) if _finished(trial)]
 
 

@@ -259,20 +259,20 @@ class _Inverse:
     def shortfall(self, picks: Picks) -> str:
         """Which leaves of the network at `picks` differ from the wanted ones, and how."""
         try:
-            found = leaves(decode(self.space, picks))
+            of_network = leaves(decode(self.space, picks))
         except Infeasible:
             return "no feasible network found near it"
-        differing = [path for path in {**self.wanted, **found} if not self._agrees(found, path)]
+        differing = [path for path in {**self.wanted, **of_network} if not self._agrees(of_network, path)]
         if not differing:
             return "a network of the same description has another key()"
         shown = [
-            f"{path} ({found.get(path, ABSENT)}, wanted {self.wanted.get(path, ABSENT)})" for path in differing[:4]
+            f"{path} ({of_network.get(path, ABSENT)}, wanted {self.wanted.get(path, ABSENT)})" for path in differing[:4]
         ]
         more = f" and {len(differing) - len(shown)} more" if len(differing) > len(shown) else ""
         return f"nearest differs in {', '.join(shown)}{more}"
 
-    def _agrees(self, found: Mapping[str, Any], path: str) -> bool:
-        return path in found and path in self.wanted and bool(found[path] == self.wanted[path])
+    def _agrees(self, of_network: Mapping[str, Any], path: str) -> bool:
+        return path in of_network and path in self.wanted and bool(of_network[path] == self.wanted[path])
 
     def _measure(self, picks: Picks) -> tuple[Distance, frozenset[str]]:
         """The distance of the network at `picks`, and the wanted leaves it lacks. Remembers the best seen."""
@@ -281,22 +281,22 @@ class _Inverse:
         self.budget -= 1
         choices = {d.name: d.choices[pick] for d, pick in zip(self.decisions, picks, strict=True)}
         try:
-            found = leaves(self.space.decode(choices))
+            of_network = leaves(self.space.decode(choices))
         except Infeasible:
             return (math.inf, math.inf), frozenset(self.wanted)
         wrong = []
         gap, shared = 0.0, 0
         for path, wanted in self.wanted.items():
-            if path not in found:
+            if path not in of_network:
                 wrong.append(path)
                 gap += 2.0  # a leaf that is there and wrong is nearer than none: layers appear before they are right
                 continue
             shared += 1
-            value = found[path]
+            value = of_network[path]
             if value != wanted:
                 wrong.append(path)
                 gap += _gap(value, wanted)
-        surplus = len(found) - shared
+        surplus = len(of_network) - shared
         distance = (float(len(wrong) + surplus), gap + 2.0 * surplus)
         if distance < self.best_distance:
             self.best, self.best_distance = picks, distance

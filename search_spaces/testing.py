@@ -151,13 +151,13 @@ class _Trial:
 
     @cached_property
     def feasible(self) -> list[tuple[Picks, Network]]:
-        found = []
+        pairs = []
         for picks in self.picks:
             try:
-                found.append((picks, decode(self.space, picks)))
+                pairs.append((picks, decode(self.space, picks)))
             except Infeasible:
                 continue
-        return found
+        return pairs
 
     @cached_property
     def costed(self) -> list[tuple[Cost, Picks, Network]]:
@@ -245,10 +245,10 @@ def _crossover_inherits(trial: _Trial) -> str:
 def _encode_inverts_decode(trial: _Trial) -> str:
     for picks, network in trial.feasible[:ENCODED]:
         try:
-            found = decode(trial.space, encode(trial.space, network))
+            decoded = decode(trial.space, encode(trial.space, network))
         except InputError as error:
             raise _Broken(f"picks {picks}: their network is {error}; offer encode(network) in the space") from None
-        if found.key() != network.key():
+        if decoded.key() != network.key():
             raise _Broken(f"picks {picks}: encode returned picks of another network")
     return f"{min(ENCODED, len(trial.feasible))} networks found again"
 

@@ -128,20 +128,20 @@ class Bayesian:
         known = [result for result in results if result.accuracy is not None and result.reward is not None]
         worst = min((result.reward or 0.0 for result in known), default=0.0)
         lowest = min((result.accuracy or 0.0 for result in known), default=0.0)
-        found = []
+        errors = []
         for result in results:
             if result.accuracy is None:
                 floor = lowest if self.problem.front else self._accuracy_worth(result.picks, worst)
-                found.append(float(_log_error([floor])[0]))
+                errors.append(float(_log_error([floor])[0]))
                 continue
-            found.append(float(_log_error([result.accuracy])[0]))
+            errors.append(float(_log_error([result.accuracy])[0]))
             step = len(result.curve) - 1
             if result.stopped and (later := [(curve[step], curve[-1]) for curve in ended if len(curve) > step + 1]):
                 at, end = np.transpose(later)
                 slope = np.cov(at, end)[0, 1] / max(at.var(ddof=1), 1e-9) if len(later) > 4 else 1.0
                 # Never flatter than 1: those that were stopped are worse than all that the line was drawn through.
-                found[-1] = float(end.mean() + max(slope, 1.0) * (found[-1] - at.mean()))
-        return np.array(found)
+                errors[-1] = float(end.mean() + max(slope, 1.0) * (errors[-1] - at.mean()))
+        return np.array(errors)
 
     def _accuracy_worth(self, picks: Picks, reward: float) -> float:
         """The accuracy at which the network earns `reward`, by bisection; 0 or 1 where it always earns more or less."""
@@ -261,8 +261,8 @@ class _Acquisition:
             for _ in range(rng.integers(1, LARGEST_STEP + 1)):
                 mutant = mutate(decisions, mutant, rng)
             pool.append(mutant)
-        for one, other in rng.integers(len(parents), size=(third, 2)):
-            pool.append(crossover(parents[one], parents[other], rng))
+        for first, second in rng.integers(len(parents), size=(third, 2)):
+            pool.append(crossover(parents[first], parents[second], rng))
         self._weigh(pool)
         climbed: Picks | None = None
         for _ in range(climb):

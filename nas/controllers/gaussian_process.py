@@ -96,11 +96,11 @@ class GaussianProcess:
     def fit(self, given: Inputs, observed: Array, steps: int = 60) -> Array:
         """The most probable hyperparameters (logarithms) for observations [n], standardised."""
         bounds = list(zip(self.prior - LIMIT, self.prior + LIMIT, strict=True))
-        found = minimize(
+        optimum = minimize(
             self._loss, self.prior, (given, observed), jac=True, method="L-BFGS-B", bounds=bounds,
             options={"maxiter": steps},
         )  # fmt: skip
-        return np.asarray(found.x)
+        return np.asarray(optimum.x)
 
     def condition(self, hyper: Array, given: Inputs, observed: Array) -> Posterior:
         """The posterior after observations [n], standardised (algorithm 2.1)."""
@@ -139,13 +139,13 @@ class GaussianProcess:
     def _per_place(self, discrete: float, cost: float) -> Array:
         return np.repeat([discrete, cost], [self._discrete, self._costs])
 
-    def _covariance(self, hyper: Array, one: Inputs, other: Inputs) -> Array:
+    def _covariance(self, hyper: Array, first: Inputs, second: Inputs) -> Array:
         effect, trend, inverse_length, interactions, _ = self._split(hyper)
-        distance = _squared_distance(one.place * inverse_length, other.place * inverse_length)
+        distance = _squared_distance(first.place * inverse_length, second.place * inverse_length)
         covariance = _matern(distance)
         covariance *= interactions
-        weighted = np.hstack([one.effects * effect, one.place * trend])
-        covariance += weighted @ np.hstack([other.effects, other.place]).T
+        weighted = np.hstack([first.effects * effect, first.place * trend])
+        covariance += weighted @ np.hstack([second.effects, second.place]).T
         return covariance
 
     def _loss(self, hyper: Array, given: Inputs, observed: Array) -> tuple[float, Array]:
@@ -205,11 +205,11 @@ def _block_diagonal(blocks: Sequence[Array]) -> Array:
     return whole
 
 
-def _squared_distance(one: Array, other: Array) -> Array:
+def _squared_distance(first: Array, second: Array) -> Array:
     """[n, m] between the rows of [n, p] and [m, p]."""
-    distance = one @ (-2 * other.T)
-    distance += (one**2).sum(1)[:, None]
-    distance += (other**2).sum(1)
+    distance = first @ (-2 * second.T)
+    distance += (first**2).sum(1)[:, None]
+    distance += (second**2).sum(1)
     return np.maximum(distance, 0, out=distance)
 
 

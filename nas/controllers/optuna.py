@@ -189,7 +189,7 @@ def _find(name: str) -> Callable[..., BaseSampler]:
         known = [known for known in optuna.samplers.__all__ if known.endswith("Sampler")]
         known = [known for known in known if known not in ("BaseSampler", "BaseGASampler", "PartialFixedSampler")]
         if class_name not in known:
-            near = [one for one in known if one.lower().removesuffix("sampler") == class_name.lower()]
+            near = [listed for listed in known if listed.lower().removesuffix("sampler") == class_name.lower()]
             near = near or difflib.get_close_matches(class_name, known, n=3)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise InputError(
@@ -197,12 +197,12 @@ def _find(name: str) -> Callable[..., BaseSampler]:
             )
     try:
         module = import_module(module_name or "optuna.samplers")
-        found: Callable[..., BaseSampler] = getattr(module, class_name)
-        seeded = "seed" in inspect.signature(found).parameters
+        sampler: Callable[..., BaseSampler] = getattr(module, class_name)
+        seeded = "seed" in inspect.signature(sampler).parameters
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{named}: {error}") from None
     if not seeded:  # nothing it draws could be drawn again after a restart
         raise InputError(f"{named}: its constructor must take a seed")
-    if missing := [package for package in NEEDS.get(found.__name__, ()) if find_spec(package) is None]:
+    if missing := [package for package in NEEDS.get(sampler.__name__, ()) if find_spec(package) is None]:
         raise InputError(f"{named}: it needs a package that is missing: pip install {' '.join(missing)}")
-    return found
+    return sampler

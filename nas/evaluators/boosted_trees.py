@@ -118,9 +118,9 @@ def load_or_fit(
     A damaged file is written anew; where the folder cannot be written, nothing is kept.
     """
     file = _cache_file(name, data, choices)
-    kept = _load(file)
-    if kept is not None:
-        return kept, False
+    cached = _load(file)
+    if cached is not None:
+        return cached, False
     trees = fit(*read(), choices)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -169,16 +169,16 @@ def _tables(trees: Any, decisions: int, most_choices: int) -> tuple[float, npt.N
     bits = np.full((decisions, most_choices, len(nodes)), (1 << LEAVES) - 1, dtype=np.uint8)
     leaves = np.zeros((len(nodes), LEAVES))
     for tree, table in enumerate(nodes):
-        found = 0
+        next_leaf = 0
 
         def leaves_below(place: int, tree: int = tree, table: Any = table) -> int:
             """The leaves below a node as bits; a node rules out those of its other side for each choice."""
-            nonlocal found
+            nonlocal next_leaf
             node = table[place]
             if node["is_leaf"]:
-                leaves[tree, found] = node["value"]
-                found += 1
-                return 1 << (found - 1)
+                leaves[tree, next_leaf] = node["value"]
+                next_leaf += 1
+                return 1 << (next_leaf - 1)
             left, right = leaves_below(int(node["left"])), leaves_below(int(node["right"]))
             goes_left = choices <= node["num_threshold"]
             bits[node["feature_idx"], :, tree] &= np.where(goes_left, 255 - right, 255 - left).astype(np.uint8)
@@ -208,8 +208,8 @@ def _content(trees: BoostedTrees) -> bytes:
 def _load(file: Path) -> BoostedTrees | None:
     """What `_content` wrote; None where there is no such file, or a damaged one."""
     try:
-        with np.load(file) as kept:
-            quality = Quality(**json.loads(str(kept["quality"])))
-            return BoostedTrees(float(kept["base"]), kept["bits"], kept["leaves"], quality)
+        with np.load(file) as arrays:
+            quality = Quality(**json.loads(str(arrays["quality"])))
+            return BoostedTrees(float(arrays["base"]), arrays["bits"], arrays["leaves"], quality)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None

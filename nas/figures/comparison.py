@@ -153,9 +153,9 @@ def _draw_accuracies(
     for name, entries in complete.items():
         x, y = [entry.costs[cost] for entry in entries], [entry.accuracy or 0.0 for entry in entries]
         axes.scatter(x, y, s=11, color=to_rgba(colors[name], 0.4), linewidths=0, zorder=2, label=f"seen by {name}")
-    found = [entry for entry in map(best_of, map(list, searches.values())) if entry is not None]
-    if found and cost in objective.targets:
-        best = max(found, key=lambda entry: entry.reward or 0.0)
+    best_of_each = [entry for entry in map(best_of, map(list, searches.values())) if entry is not None]
+    if best_of_each and cost in objective.targets:
+        best = max(best_of_each, key=lambda entry: entry.reward or 0.0)
         draw_equal_rewards(axes, reward, cost, objective.targets[cost], best, above_the_dots=False)
     if complete:
         legend_below(axes)

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
 
     # Everything is checked, and the engine is up, before anything is written.
     settings_of_longer = _longer_settings(given, names["evaluator"])
-    epochs, longer_epochs = (_epochs(one) for one in (given["evaluator"], settings_of_longer))
+    epochs, longer_epochs = (_epochs(schedule) for schedule in (given["evaluator"], settings_of_longer))
     folder = run_folder(given["name"])
     journal_path = folder / "journal.jsonl"
     entries_of = source.entries(journal_path) if source else None
@@ -295,7 +295,7 @@ def _longer(given: Mapping[str, Any], settings: Mapping[str, Any], proxy: Any) -
     shared = hasattr(proxy, "data") and "data" in settings and settings["data"] == given["evaluator"]["data"]
     other = dict(given)
     if shared:
-        other["evaluator"] = {**{key: one for key, one in settings.items() if key != "data"}, "_partial_": True}
+        other["evaluator"] = {**{key: value for key, value in settings.items() if key != "data"}, "_partial_": True}
     else:
         other["evaluator"] = dict(settings)
     try:
@@ -312,14 +312,14 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> list[Entry]:
     path = folder / "journal.jsonl"
     if not begun(folder, path.name):
         return []
-    if (found := read_journal(path)[0]) and found.get("command") != COMMAND:
+    if (settings_before := read_journal(path)[0]) and settings_before.get("command") != COMMAND:
         raise another_commands(folder)
     return check_journal(path, settings)
 
 
 def _introduce(asked: _Asked) -> None:
     """Say what is about to happen."""
-    about, macs = asked.about, [one.costs["macs"] for one in asked.chosen]
+    about, macs = asked.about, [drawn.costs["macs"] for drawn in asked.chosen]
     of = f" that {about['from']['folder']} looked at" if about["from"] else ""
     with_seeds = f", {about['seeds']} seeds each" if about["seeds"] > 1 else ""
     say(
@@ -340,7 +340,7 @@ def _foretell(
     `workers` evaluate at a time, each with as many `threads`; None: as many as it likes.
     """
     parts, whole, unknown = [], 0.0, False
-    mean = fmean(one.costs["macs"] for one in asked.chosen)
+    mean = fmean(drawn.costs["macs"] for drawn in asked.chosen)
     for schedule, name in enumerate(SCHEDULES):
         left = asked.left_of(schedule, entries)
         if not left:
@@ -364,8 +364,8 @@ def _plan_table(chosen: Sequence[Drawn]) -> Table:
     table = Table(title="networks, in the order they are trained", title_justify="left")
     for heading in ("network", "MACs (FLOPs)", "params"):
         table.add_column(heading, no_wrap=True)
-    for one in chosen:
-        table.add_row(one.key, macs_text(one.costs["macs"]), f"{one.costs['params'] / 1e6:.2f}M")
+    for drawn in chosen:
+        table.add_row(drawn.key, macs_text(drawn.costs["macs"]), f"{drawn.costs['params'] / 1e6:.2f}M")
     return table
 
 
@@ -383,10 +383,10 @@ def _conduct(asked: _Asked, journal: Journal, run_jobs: RunJobs) -> int:
         return {number: spent for number, (spent, _) in timings.seconds.items()}
 
     def save() -> Outcome:
-        found = asked.found(journal.entries, seconds())
+        result = asked.found(journal.entries, seconds())
         about = {**asked.about, "evaluations": len(journal.entries), "seconds": round(timings.elapsed, 3)}
-        write_all(asked.folder, found, about, asked.left(journal.entries))
-        return found
+        write_all(asked.folder, result, about, asked.left(journal.entries))
+        return result
 
     try:
         _foretell(asked, journal.entries, seconds(), run_jobs.workers, run_jobs.threads)
@@ -412,15 +412,15 @@ def _came_of(entry: Entry) -> str:
     return f"failed: {entry.error}" if entry.error is not None else f"accuracy {entry.accuracy:.4f}"
 
 
-def _conclude(asked: _Asked, found: Outcome) -> int:
+def _conclude(asked: _Asked, result: Outcome) -> int:
     """Say what was found, where it is, and what to type next. Returns the exit code."""
     folder = asked.folder
-    say(verdict(found, times_of(asked.about)))
-    if found.tau is None:
-        reasons = sorted({error for one in found.networks for error in one.errors})
+    say(verdict(result, times_of(asked.about)))
+    if result.tau is None:
+        reasons = sorted({error for network in result.networks for error in network.errors})
         say(f"{'; '.join(reasons) or 'all networks tie'}; see {folder}/networks.csv")
         return 1
-    for note in notes(found):
+    for note in notes(result):
         say(f"note: {note}")
     say(
         f"written: {folder}/ with networks.csv, proxy_check.png, summary.json, journal.jsonl\n"

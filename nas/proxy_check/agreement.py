@@ -53,12 +53,12 @@ def draws(networks: int) -> Array:
 
 def estimate(values: Array) -> Estimate | None:
     """What `values` [1 + DRAWS] of a statistic say; NaN is a draw without one. None where the networks have none."""
-    found = values[1:][np.isfinite(values[1:])]
+    finite = values[1:][np.isfinite(values[1:])]
     if not np.isfinite(values[0]):
         return None
-    if len(found) < _LEAST_DRAWN * len(values):
+    if len(finite) < _LEAST_DRAWN * len(values):
         return Estimate(float(values[0]), None, None)
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(values[0]), float(low), float(high))
 
 

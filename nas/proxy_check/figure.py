@@ -60,7 +60,7 @@ def draw_scatter(axes: Axes, found: Outcome) -> None:
     x, y = _means(ranked, 0), _means(ranked, 1)
     axes.errorbar(x, y, xerr=_reach(ranked, 0, x), yerr=_reach(ranked, 1, y), fmt="none", ecolor=MUTED, elinewidth=0.9,
                   capsize=0, zorder=2)  # fmt: skip
-    macs = [one.drawn.costs["macs"] for one in ranked]
+    macs = [network.drawn.costs["macs"] for network in ranked]
     shades = LogNorm(min(macs), max(macs)) if max(macs) > min(macs) else None
     points = axes.scatter(x, y, s=46, c=macs, cmap=_COLORS, norm=shades, edgecolors=PAPER, linewidths=0.7, zorder=3)
     if shades:
@@ -81,10 +81,10 @@ def standings(found: Outcome) -> list[tuple[str, Estimate, str]]:
     """(what, how well it ranks, its colour), the proxy's epochs first."""
     rows = []
     last = len(found.by_epoch) - 1
-    kept = {round(place) for place in np.linspace(0, last, min(_EPOCHS, last + 1))} if found.by_epoch else set()
-    for place, (epoch, one) in enumerate(found.by_epoch):
-        if place in kept and place < last:
-            rows.append((f"after epoch {epoch}", one, MUTED))
+    shown = {round(place) for place in np.linspace(0, last, min(_EPOCHS, last + 1))} if found.by_epoch else set()
+    for place, (epoch, tau) in enumerate(found.by_epoch):
+        if place in shown and place < last:
+            rows.append((f"after epoch {epoch}", tau, MUTED))
     if found.tau is not None:
         rows.append(("the proxy", found.tau, BLUE))
     if found.macs is not None:
@@ -99,13 +99,13 @@ def standings(found: Outcome) -> list[tuple[str, Estimate, str]]:
 def draw_standings(axes: Axes, rows: Sequence[tuple[str, Estimate, str]]) -> None:
     """Kendall's tau of each, with its 95 % interval."""
     places = list(range(len(rows)))[::-1]
-    for place, (_, one, color) in zip(places, rows, strict=True):
-        if one.low is not None and one.high is not None:
-            axes.plot([one.low, one.high], [place, place], color=color, linewidth=2.2, solid_capstyle="round", zorder=2)
-        axes.scatter([one.value], [place], s=48, color=color, edgecolors=PAPER, linewidths=0.7, zorder=3)
-        axes.annotate(f"{one.value:.2f}", (one.value, place), xytext=(0, 6), textcoords="offset points", ha="center",
+    for place, (_, tau, color) in zip(places, rows, strict=True):
+        if tau.low is not None and tau.high is not None:
+            axes.plot([tau.low, tau.high], [place, place], color=color, linewidth=2.2, solid_capstyle="round", zorder=2)
+        axes.scatter([tau.value], [place], s=48, color=color, edgecolors=PAPER, linewidths=0.7, zorder=3)
+        axes.annotate(f"{tau.value:.2f}", (tau.value, place), xytext=(0, 6), textcoords="offset points", ha="center",
                       fontsize=8.5, color=INK)  # fmt: skip
-    low = min((one.value if one.low is None else one.low for _, one, _ in rows), default=0.0)
+    low = min((tau.value if tau.low is None else tau.low for _, tau, _ in rows), default=0.0)
     axes.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
     axes.set_xlim(min(-0.08, low - 0.05), 1.05)
     axes.set_ylim(-0.7, max(len(rows) - 0.2, 0.5))
@@ -116,12 +116,12 @@ def draw_standings(axes: Axes, rows: Sequence[tuple[str, Estimate, str]]) -> Non
 
 
 def _means(ranked: Sequence[Checked], schedule: int) -> list[float]:
-    return [float(np.mean(one.accuracies(schedule))) for one in ranked]
+    return [float(np.mean(network.accuracies(schedule))) for network in ranked]
 
 
 def _reach(ranked: Sequence[Checked], schedule: int, means: Sequence[float]) -> list[list[float]]:
     """From the mean down to the least and up to the greatest of the seeds."""
-    spans = [one.accuracies(schedule) for one in ranked]
+    spans = [network.accuracies(schedule) for network in ranked]
     below = [mean - min(span) for mean, span in zip(means, spans, strict=True)]
     above = [max(span) - mean for mean, span in zip(means, spans, strict=True)]
     return [below, above]

@@ -93,7 +93,7 @@ class Outcome:
     def shorter(self) -> tuple[int, Estimate] | None:
         """The first epoch after which the proxy ranks no worse than at its end, if that is not its end."""
         end = self.by_epoch[-1][1].value if self.by_epoch else 0.0
-        return next(((epoch, one) for epoch, one in self.by_epoch[:-1] if one.value >= end), None)
+        return next(((epoch, agreement) for epoch, agreement in self.by_epoch[:-1] if agreement.value >= end), None)
 
 
 def outcome(
@@ -110,21 +110,21 @@ def outcome(
     score_every  epochs from one accuracy of its curve to the next.
     """
     known = {entry.number: entry for entry in entries}
-    networks = tuple(_checked(one, place, known, seconds, seeds) for place, one in enumerate(chosen))
-    ranked = tuple(one for one in networks if all(one.curves))
+    networks = tuple(_checked(drawn, place, known, seconds, seeds) for place, drawn in enumerate(chosen))
+    ranked = tuple(network for network in networks if all(network.curves))
     spent = (_typical(networks, 0), _typical(networks, 1))
     if len(ranked) < _LEAST:
         return Outcome(networks, ranked, seconds=spent)
 
     counts = draws(len(ranked))
-    longer = np.array([one.accuracy(1) for one in ranked], dtype=float)
+    longer = np.array([network.accuracy(1) for network in ranked], dtype=float)
     runs = _runs(ranked, 0)
     steps = runs.shape[2]
     of_step = [np.mean([tau(run[:, step], longer, counts) for run in runs], axis=0) for step in range(steps)]
     proxy, proxies = of_step[-1], runs[:, :, -1]
     by_epoch = [(min((step + 1) * score_every, epochs), estimate(taus)) for step, taus in enumerate(of_step)]
     size = max(1, round(len(ranked) / 4))
-    macs = np.array([one.drawn.costs["macs"] for one in ranked], dtype=float)
+    macs = np.array([network.drawn.costs["macs"] for network in ranked], dtype=float)
     of_macs = tau(macs, longer, counts)
     with_macs = np.mean([tau(run, macs, counts) for run in proxies], axis=0)
     return Outcome(
@@ -139,7 +139,7 @@ def outcome(
         macs=estimate(of_macs),
         beats_macs=estimate(proxy - np.copysign(1.0, of_macs[0]) * of_macs),
         beyond=estimate(partial_tau(proxy, with_macs, of_macs)),
-        by_epoch=tuple((epoch, one) for epoch, one in by_epoch if one is not None),
+        by_epoch=tuple((epoch, agreement) for epoch, agreement in by_epoch if agreement is not None),
         itself=(_own(runs[:, :, -1], counts), _own(_runs(ranked, 1)[:, :, -1], counts)),
         noise=(_noise(ranked, 0), _noise(ranked, 1)),
     )
@@ -178,9 +178,9 @@ def notes(found: Outcome) -> list[str]:
     if left_out := len(found.networks) - len(found.ranked):
         said.append(f"{left_out} of {len(found.networks)} networks have no result of one schedule, and are left out.")
     if found.shorter:
-        epoch, one = found.shorter
+        epoch, agreement = found.shorter
         said.append(
-            f"The proxy ranks no worse after epoch {epoch} of {found.by_epoch[-1][0]}, with tau {one}. "
+            f"The proxy ranks no worse after epoch {epoch} of {found.by_epoch[-1][0]}, with tau {agreement}. "
             "One of so many epochs lowers its learning rate sooner, and is worth a check of its own."
         )
     own = found.itself[1]
@@ -210,9 +210,9 @@ def _checked(drawn: Drawn, place: int, known: Mapping[int, Entry], seconds: Mapp
 
 def _runs(ranked: Sequence[Checked], schedule: int) -> Array:
     """Accuracies [seeds, networks, steps], of as many seeds as all networks have."""
-    seeds = min(len(one.curves[schedule]) for one in ranked)
-    steps = min(len(curve) for one in ranked for curve in one.curves[schedule])
-    return np.array([[one.curves[schedule][run][-steps:] for one in ranked] for run in range(seeds)], dtype=float)
+    seeds = min(len(network.curves[schedule]) for network in ranked)
+    steps = min(len(curve) for network in ranked for curve in network.curves[schedule])
+    return np.array([[network.curves[schedule][run][-steps:] for network in ranked] for run in range(seeds)], float)
 
 
 def _own(runs: Array, counts: Array) -> Estimate | None:
@@ -223,10 +223,10 @@ def _own(runs: Array, counts: Array) -> Estimate | None:
 
 def _noise(ranked: Sequence[Checked], schedule: int) -> float | None:
     """Pooled over networks: all are taken to be equally noisy."""
-    repeated = [one.accuracies(schedule) for one in ranked if len(one.curves[schedule]) > 1]
-    degrees = sum(len(one) - 1 for one in repeated)
-    return float((sum((len(one) - 1) * variance(one) for one in repeated) / degrees) ** 0.5) if degrees else None
+    repeated = [network.accuracies(schedule) for network in ranked if len(network.curves[schedule]) > 1]
+    degrees = sum(len(seeds) - 1 for seeds in repeated)
+    return float((sum((len(seeds) - 1) * variance(seeds) for seeds in repeated) / degrees) ** 0.5) if degrees else None
 
 
 def _typical(networks: Sequence[Checked], schedule: int) -> float | None:
-    return median(times) if (times := [second for one in networks for second in one.seconds[schedule]]) else None
+    return median(times) if (times := [spent for network in networks for spent in network.seconds[schedule]]) else None

@@ -41,15 +41,15 @@ class Job:
 def drawn_from(problem: SearchProblem, seed: int) -> list[Drawn]:
     """Up to POOL distinct networks of the space, drawn at random; the same for the same seed."""
     rng = np.random.default_rng((seed, 0))
-    found: dict[str, Drawn] = {}
+    by_key: dict[str, Drawn] = {}
     for _ in range(_ATTEMPTS):
         picks = sample(problem.decisions, rng)
         key = problem.key(picks)
-        if key is not None and key not in found:
-            found[key] = Drawn(picks, key, problem.cost(picks))
-            if len(found) == POOL:
+        if key is not None and key not in by_key:
+            by_key[key] = Drawn(picks, key, problem.cost(picks))
+            if len(by_key) == POOL:
                 break
-    return list(found.values())
+    return list(by_key.values())
 
 
 def drawn_by(entries: Iterable[Entry]) -> list[Drawn]:
@@ -67,7 +67,7 @@ def spread(pool: Sequence[Drawn], count: int, seed: int) -> list[Drawn]:
     """
     if count > min(len(pool), POOL):
         raise InputError(f"networks={count}: there are {min(len(pool), POOL)} distinct ones to choose from")
-    by_macs = sorted(pool, key=lambda one: (one.costs["macs"], one.key))
+    by_macs = sorted(pool, key=lambda drawn: (drawn.costs["macs"], drawn.key))
     start = float(np.random.default_rng((seed, 1)).random())
     free, chosen = list(range(len(by_macs))), []
     for number in range(count):
@@ -98,9 +98,9 @@ def jobs_of(chosen: Sequence[Drawn], schedule: int, seeds: int, seed: int, probl
     Each has a seed of its own, as in a search: a seed shared by all networks would hide the noise that ranks them.
     """
     return [
-        Job(number, one, problem.network(one.picks), int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
+        Job(number, draw, problem.network(draw.picks), int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
         for replicate in range(seeds)
-        for place, one in enumerate(chosen)
+        for place, draw in enumerate(chosen)
         for number in (number_of(place, schedule, replicate),)
     ]
 

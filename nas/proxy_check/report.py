@@ -35,7 +35,7 @@ def write_all(folder: Path, found: Outcome, about: Mapping[str, Any], left: int)
 
 def report(name: str, found: Outcome, about: Mapping[str, Any], left: int, config_text: str) -> str:
     """The whole report as one page that asks for no other file."""
-    errors = [(place, error) for place, one in enumerate(found.networks) for error in one.errors]
+    errors = [(place, error) for place, network in enumerate(found.networks) for error in network.errors]
     return render(
         Path(__file__).with_name("report.html"),
         name,
@@ -59,86 +59,86 @@ def times_of(about: Mapping[str, Any]) -> float:
     return float(about["longer_epochs"] / about["epochs"])
 
 
-def _costs(found: Outcome) -> str | None:
+def _costs(outcome: Outcome) -> str | None:
     """Seconds of one evaluation by each schedule, in a line."""
-    proxy, longer = found.seconds
+    proxy, longer = outcome.seconds
     if proxy is None or longer is None:
         return None
     return f"{proxy:.3g} s by the proxy, {longer:.3g} s by the longer schedule"
 
 
-def _rows(found: Outcome) -> list[dict[str, str]]:
+def _rows(outcome: Outcome) -> list[dict[str, str]]:
     """The networks, the longer schedule's best first."""
-    places = [_places(found, schedule) for schedule in (0, 1)]
+    places = [_places(outcome, schedule) for schedule in (0, 1)]
     rows = [
         {
-            "key": one.drawn.key,
-            "macs": cost_short("macs", one.drawn.costs["macs"]),
-            "proxy": f"{100 * (one.accuracy(0) or 0):.2f}%",
-            "longer": f"{100 * (one.accuracy(1) or 0):.2f}%",
+            "key": network.drawn.key,
+            "macs": cost_short("macs", network.drawn.costs["macs"]),
+            "proxy": f"{100 * (network.accuracy(0) or 0):.2f}%",
+            "longer": f"{100 * (network.accuracy(1) or 0):.2f}%",
             "proxy_place": f"{places[0][number]:g}",
             "longer_place": f"{places[1][number]:g}",
         }
-        for number, one in enumerate(found.ranked)
+        for number, network in enumerate(outcome.ranked)
     ]
     order = sorted(range(len(rows)), key=lambda number: (places[1][number], places[0][number]))
     return [rows[number] for number in order]
 
 
-def _places(found: Outcome, schedule: int) -> list[float]:
+def _places(outcome: Outcome, schedule: int) -> list[float]:
     """The place of each ranked network, 1 the best; equals share the mean of theirs."""
-    values = np.array([one.accuracy(schedule) or 0.0 for one in found.ranked])
+    values = np.array([network.accuracy(schedule) or 0.0 for network in outcome.ranked])
     return [float((values > value).sum() + ((values == value).sum() + 1) / 2) for value in values]
 
 
-def _write_networks(path: Path, found: Outcome) -> None:
+def _write_networks(path: Path, outcome: Outcome) -> None:
     """One row for each network, in the order in which they were chosen."""
-    places = {one.drawn.key: number for number, one in enumerate(found.ranked)}
-    ranks = [_places(found, schedule) for schedule in (0, 1)]
+    places = {network.drawn.key: number for number, network in enumerate(outcome.ranked)}
+    ranks = [_places(outcome, schedule) for schedule in (0, 1)]
     rows = []
-    for one in found.networks:
-        row: dict[str, Any] = {"key": one.drawn.key, **one.drawn.costs}
+    for network in outcome.networks:
+        row: dict[str, Any] = {"key": network.drawn.key, **network.drawn.costs}
         for schedule, name in enumerate(("proxy", "longer")):
-            place = places.get(one.drawn.key)
+            place = places.get(network.drawn.key)
             row |= {
-                f"{name}_accuracy": one.accuracy(schedule),
+                f"{name}_accuracy": network.accuracy(schedule),
                 f"{name}_rank": None if place is None else ranks[schedule][place],
-                f"{name}_seconds": float(np.median(one.seconds[schedule])) if one.seconds[schedule] else None,
-                **{f"{name}_seed{run}": value for run, value in enumerate(one.accuracies(schedule))},
+                f"{name}_seconds": float(np.median(network.seconds[schedule])) if network.seconds[schedule] else None,
+                **{f"{name}_seed{run}": value for run, value in enumerate(network.accuracies(schedule))},
             }
-        rows.append({**row, "error": "; ".join(one.errors) or None})
+        rows.append({**row, "error": "; ".join(network.errors) or None})
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
 
 
-def _write_summary(path: Path, found: Outcome, about: Mapping[str, Any], left: int) -> None:
-    top = found.top
+def _write_summary(path: Path, outcome: Outcome, about: Mapping[str, Any], left: int) -> None:
+    top = outcome.top
     write_json(
         path,
         {
             **about,
             "finished": left == 0,
-            "verdict": verdict(found, times_of(about)),
-            "networks": len(found.ranked),
-            "left_out": len(found.networks) - len(found.ranked),
-            "failures": sum(len(one.errors) for one in found.networks),
-            "tau": _plain(found.tau),
-            "spearman": _plain(found.spearman),
-            "pairs_in_order": found.in_order,
+            "verdict": verdict(outcome, times_of(about)),
+            "networks": len(outcome.ranked),
+            "left_out": len(outcome.networks) - len(outcome.ranked),
+            "failures": sum(len(network.errors) for network in outcome.networks),
+            "tau": _plain(outcome.tau),
+            "spearman": _plain(outcome.spearman),
+            "pairs_in_order": outcome.in_order,
             "top": None if top is None else {"size": top[0], "shared": top[1], "by_chance": top[2]},
-            "regret": found.regret,
-            "macs_tau": _plain(found.macs),
-            "tau_above_macs": _plain(found.beats_macs),
-            "partial_tau_given_macs": _plain(found.beyond),
-            "by_epoch": [{"epoch": epoch, **vars(one)} for epoch, one in found.by_epoch],
-            "seed_to_seed_tau": {"proxy": _plain(found.itself[0]), "longer": _plain(found.itself[1])},
-            "noise": {"proxy": found.noise[0], "longer": found.noise[1]},
-            "seconds_each": {"proxy": found.seconds[0], "longer": found.seconds[1]},
+            "regret": outcome.regret,
+            "macs_tau": _plain(outcome.macs),
+            "tau_above_macs": _plain(outcome.beats_macs),
+            "partial_tau_given_macs": _plain(outcome.beyond),
+            "by_epoch": [{"epoch": epoch, **vars(estimate)} for epoch, estimate in outcome.by_epoch],
+            "seed_to_seed_tau": {"proxy": _plain(outcome.itself[0]), "longer": _plain(outcome.itself[1])},
+            "noise": {"proxy": outcome.noise[0], "longer": outcome.noise[1]},
+            "seconds_each": {"proxy": outcome.seconds[0], "longer": outcome.seconds[1]},
         },
     )
 
 
-def _plain(one: Estimate | None) -> dict[str, float | None] | None:
-    return None if one is None else dict(vars(one))
+def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
+    return None if estimate is None else dict(vars(estimate))
 
 
 def _config_of(folder: Path) -> str:

@@ -88,8 +88,8 @@ def main(arguments: Sequence[str]) -> int:
         try:
             _inject(asked, outcomes)
         except KeyboardInterrupt:
-            kept = len(wanted) - len(asked.left(outcomes))
-            say(f"\nstopped; {kept} of {len(wanted)} faults are done. To go on:\n  {asked.command}")
+            done = len(wanted) - len(asked.left(outcomes))
+            say(f"\nstopped; {done} of {len(wanted)} faults are done. To go on:\n  {asked.command}")
             raise
     return _conclude(asked, outcomes)
 
@@ -161,16 +161,16 @@ def _earlier(folder: Path, settings: Mapping[str, Any]) -> dict[str, Outcome]:
     if not isinstance(summary, dict) or summary.get("command") != COMMAND:
         raise another_commands(folder)
     try:
-        earlier, outcomes = dict(summary["settings"]), [_outcome_of(*one) for one in summary["faults"].items()]
+        earlier, outcomes = dict(summary["settings"]), [_outcome_of(*fault) for fault in summary["faults"].items()]
     except (AttributeError, KeyError, TypeError, ValueError):
         raise InputError(f"{path} is damaged; give another name=") from None
     check_same_settings(path, earlier, settings)
     return {outcome.fault: outcome for outcome in outcomes}
 
 
-def _outcome_of(name: str, found: Mapping[str, Any]) -> Outcome:
-    findings = tuple(Finding(**one) for one in found["findings"])
-    return Outcome(name, found["injected"], found["seconds"], findings, found["note"])
+def _outcome_of(name: str, record: Mapping[str, Any]) -> Outcome:
+    findings = tuple(Finding(**finding) for finding in record["findings"])
+    return Outcome(name, record["injected"], record["seconds"], findings, record["note"])
 
 
 def _check_engine(ray: Sequence[str]) -> None:
@@ -237,14 +237,14 @@ def _line(outcome: Outcome) -> str:
 
 def _write(asked: _Asked, outcomes: Mapping[str, Outcome], config_text: str | None) -> None:
     """`summary.json`, and the page once there is a configuration to show."""
-    found = [outcomes[name] for name in FAULTS if name in outcomes]
+    ordered = [outcomes[name] for name in FAULTS if name in outcomes]
     left = asked.left(outcomes)
     summary = {
         "command": COMMAND,
         "finished": not left,
-        "passed": all(outcome.passed for outcome in found),
-        **{name: sum(getattr(outcome, name) for outcome in found) for name in ("injected", "lost", "repeated")},
-        "seconds": round(sum(outcome.seconds for outcome in found), 3),
+        "passed": all(outcome.passed for outcome in ordered),
+        **{name: sum(getattr(outcome, name) for outcome in ordered) for name in ("injected", "lost", "repeated")},
+        "seconds": round(sum(outcome.seconds for outcome in ordered), 3),
         "settings": asked.settings,
         "faults": {
             outcome.fault: {
@@ -256,7 +256,7 @@ def _write(asked: _Asked, outcomes: Mapping[str, Outcome], config_text: str | No
                 "note": outcome.note,
                 "findings": [asdict(finding) for finding in outcome.findings],
             }
-            for outcome in found
+            for outcome in ordered
         },
     }
     if config_text is not None:
@@ -265,12 +265,12 @@ def _write(asked: _Asked, outcomes: Mapping[str, Outcome], config_text: str | No
             asked.folder.name,
             [],
             config_text,
-            outcomes=found,
+            outcomes=ordered,
             titles={name: fault.title for name, fault in FAULTS.items()},
             left=left,
             summary=summary,
             address=asked.address,
-            verdict=_verdict(found),
+            verdict=_verdict(ordered),
             duration=duration_text,
         )
         write_atomically(asked.folder / "report.html", page)
@@ -290,18 +290,18 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
 
 def _conclude(asked: _Asked, outcomes: Mapping[str, Outcome]) -> int:
     """Say what was found and where it is. Returns the exit code."""
-    found = [outcomes[name] for name in FAULTS if name in outcomes]
+    ordered = [outcomes[name] for name in FAULTS if name in outcomes]
     table = Table(title="what was injected, and what came of it", title_justify="left")
     for heading in ("fault", "injected", "lost", "repeated", "seconds"):
         table.add_column(heading, no_wrap=True, justify="left" if heading == "fault" else "right")
     table.add_column("", no_wrap=True)
-    for one in found:
-        figures = (f"{one.injected:,}", f"{one.lost}", f"{one.repeated}", f"{one.seconds:.0f}")
-        table.add_row(one.fault, *figures, "passed" if one.passed else "FAILED")
+    for outcome in ordered:
+        figures = (f"{outcome.injected:,}", f"{outcome.lost}", f"{outcome.repeated}", f"{outcome.seconds:.0f}")
+        table.add_row(outcome.fault, *figures, "passed" if outcome.passed else "FAILED")
     CONSOLE.print(table)
-    passed = all(outcome.passed for outcome in found)
-    kept = "" if passed else f"\nwhat failed can be looked at: {asked.folder}/searches/"
-    say(f"{_verdict(found)}\nwritten: {asked.folder}/ with summary.json, report.html{kept}")
+    passed = all(outcome.passed for outcome in ordered)
+    hint = "" if passed else f"\nwhat failed can be looked at: {asked.folder}/searches/"
+    say(f"{_verdict(ordered)}\nwritten: {asked.folder}/ with summary.json, report.html{hint}")
     return 0 if passed else 1
 
 

@@ -47,11 +47,11 @@ def corrupted(settings: Settings) -> Outcome:
     for done in range(1, settings.count + 1):
         kind = kinds[done % len(kinds)]
         damaged = corruption(rng, journal, kind)
-        found = _in_process(path, damaged, journal, whole)
+        added = _in_process(path, damaged, journal, whole)
         if done % BY_COMMAND == 0:
-            found += _by_command(search, damaged, journal, undisturbed)
+            added += _by_command(search, damaged, journal, undisturbed)
             by_command += 1
-        findings += [Finding(one.kind, f"{kind}: {one.text}", one.count) for one in found]
+        findings += [Finding(finding.kind, f"{kind}: {finding.text}", finding.count) for finding in added]
         named += not journal.startswith(damaged)
         settings.show(done)
     note = (
@@ -172,8 +172,8 @@ def _double_a_line(rng: random.Random, journal: bytes) -> bytes:
 
 def _exchange_lines(rng: random.Random, journal: bytes) -> bytes:
     lines = journal.splitlines(keepends=True)
-    one, other = rng.sample(range(len(lines)), 2)
-    lines[one], lines[other] = lines[other], lines[one]
+    first, second = rng.sample(range(len(lines)), 2)
+    lines[first], lines[second] = lines[second], lines[first]
     return b"".join(lines)
 
 

@@ -31,12 +31,12 @@ def drivers(settings: Settings) -> Outcome:
     budget = 4 * inline + 4
     undisturbed = subject(settings, "undisturbed", options, budget)
     findings = undisturbed.run().unless(0)
-    killed, found = suffer(settings, "inline", options, budget, rng, inline, EPOCHS * STEP, undisturbed.journal)
-    findings += found
+    killed, added = suffer(settings, "inline", options, budget, rng, inline, EPOCHS * STEP, undisturbed.journal)
+    findings += added
     if settings.ray is not None and on_ray:
         options, budget = (*settings.ray, *instant(2 * STEP)), 6 * on_ray + 4
-        more, found = suffer(settings, "ray", options, budget, rng, on_ray, EPOCHS * 2 * STEP, shown=killed)
-        killed, findings = killed + more, findings + found
+        more, added = suffer(settings, "ray", options, budget, rng, on_ray, EPOCHS * 2 * STEP, shown=killed)
+        killed, findings = killed + more, findings + added
     note = f"{inline} inline, {on_ray} on Ray: while they start, evaluate, and write their results"
     return summed("drivers", killed, time.monotonic() - start, findings, note)
 

@@ -26,11 +26,11 @@ def complete_lines(journal: bytes) -> list[bytes]:
 
 def evaluations(journal: bytes) -> dict[int, dict[str, Any]]:
     """Evaluation number -> what its complete line says, checksum apart; the first line of each number counts."""
-    found: dict[int, dict[str, Any]] = {}
+    records: dict[int, dict[str, Any]] = {}
     for record in _records(journal):
         if "number" in record:
-            found.setdefault(record["number"], record)
-    return found
+            records.setdefault(record["number"], record)
+    return records
 
 
 def lost(before: bytes, after: bytes) -> list[Finding]:
@@ -89,10 +89,10 @@ def _repeats(values: Iterable[Any]) -> list[Any]:
     return [value for value, count in Counter(values).items() for _ in range(count - 1)]
 
 
-def _common(one: bytes, other: bytes) -> bytes:
+def _common(first: bytes, second: bytes) -> bytes:
     """What both begin with."""
-    low, high = 0, min(len(one), len(other))
+    low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
-    return one[:low]
+        low, high = (middle, high) if first[:middle] == second[:middle] else (low, middle - 1)
+    return first[:low]

@@ -41,8 +41,8 @@ def proxy(settings: Settings) -> Outcome:
     budget = 2 * of_drivers + 2
     undisturbed = subject(settings, "undisturbed", options, budget)
     findings = undisturbed.run().unless(0)
-    killed, found = suffer(settings, "inline", options, budget, rng, of_drivers, SECONDS, undisturbed.journal)
-    findings += found
+    killed, added = suffer(settings, "inline", options, budget, rng, of_drivers, SECONDS, undisturbed.journal)
+    findings += added
 
     if settings.ray is not None and of_workers:
         options, budget = (*settings.ray, f"engine.max_failures={MOST}", *PROXY), 2 * of_workers + 2

@@ -45,8 +45,8 @@ def _dying(measurements: Iterator[Measurement], seconds: float) -> Iterator[Meas
     """All but the last, for whoever is to die in so many seconds does not finish first."""
     death = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
     death.start()
-    for one, _ in pairwise(measurements):
-        yield one
+    for measurement, _ in pairwise(measurements):
+        yield measurement
     death.join()
 
 

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = _Asked(
         folder, given, names, subject, constants, tuple(points), tuple(wanting), seeds, seed, tuple(arguments)
     )
-    before = [one for one in before if one.network in asked.networks and one.replicate < seeds]
+    before = [result for result in before if result.network in asked.networks and result.replicate < seeds]
     left = len(asked.networks) * seeds - len(before)
     if given["dry_run"]:
         _introduce(asked)
@@ -159,8 +159,8 @@ def _title(point: Point) -> str:
     return point.line if point.line == BASELINE else f"{point.line} at {point.level:.3g}x"
 
 
-def _name(one: Evaluation) -> str:
-    line, factor = one.params["line"], one.params["factor"]
+def _name(evaluation: Evaluation) -> str:
+    line, factor = evaluation.params["line"], evaluation.params["factor"]
     return str(line) if line == BASELINE else f"{line} {float(factor):g}x"
 
 
@@ -185,15 +185,15 @@ def _introduce(asked: _Asked) -> None:
     warn_of_enlarging(asked.subject, [point.network for point in asked.networks.values()])
     scaling = str(given["scaling"])
     if scaling.endswith((".yaml", ".yml")):
-        found = read_scaling(scaling)
-        known = found.evidence.get("baseline")
+        record = read_scaling(scaling)
+        known = record.evidence.get("baseline")
         trained = known.get("trained_key") if isinstance(known, Mapping) else baseline.key()
-        if found.baseline != asked.subject.named or trained != baseline.key():
+        if record.baseline != asked.subject.named or trained != baseline.key():
             say(
                 f"warning: the constants of {scaling} were found for another baseline; "
                 "give baseline=, variant= and data= as there"
             )
-        if found.evidence.get("seed") == asked.seed:
+        if record.evidence.get("seed") == asked.seed:
             say(f"note: the constants of {scaling} won on these seeds, which flatters them; give seed={asked.seed + 1}")
 
 
@@ -219,33 +219,33 @@ def _cells(point: Point, whole: int) -> tuple[str, ...]:
 def _save(asked: _Asked, study: Study) -> list[Outcome]:
     """Write everything that is made from the study."""
     evaluations = study.evaluations
-    found = outcomes(asked.points, evaluations)
+    rows = outcomes(asked.points, evaluations)
     folder = asked.folder
-    write_comparison(folder / "comparison.csv", found)
+    write_comparison(folder / "comparison.csv", rows)
     about = _about(asked)
     write_json(
         folder / "summary.json",
         {
-            "verdicts": verdicts(found),
-            "networks": [_summary(one) for one in found],
-            "contrasts": [{**vars(one), "told_apart": one.told} for one in contrasts(found)],
+            "verdicts": verdicts(rows),
+            "networks": [_summary(outcome) for outcome in rows],
+            "contrasts": [{**vars(contrast), "told_apart": contrast.told} for contrast in contrasts(rows)],
             "evaluations": len(evaluations),
-            "failures": sum(one.error is not None for one in evaluations),
-            "seconds_of_work": round(sum(one.seconds for one in evaluations), 3),
+            "failures": sum(evaluation.error is not None for evaluation in evaluations),
+            "seconds_of_work": round(sum(evaluation.seconds for evaluation in evaluations), 3),
             **about,
         },
     )
-    png(overview_figure(found), folder / "comparison.png", PICTURE_WIDTH)
-    page = report(folder.name, found, evaluations, about, (folder / "config.yaml").read_text(), study.left, asked.notes)
+    png(overview_figure(rows), folder / "comparison.png", PICTURE_WIDTH)
+    page = report(folder.name, rows, evaluations, about, (folder / "config.yaml").read_text(), study.left, asked.notes)
     write_atomically(folder / "report.html", page)
-    return found
+    return rows
 
 
-def _summary(one: Outcome) -> dict[str, Any]:
-    point = one.point
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    point = outcome.point
     return {
         "line": point.line, "factor": point.factor, "level": point.level, "macs": point.macs,
-        "key": point.network.key(), "accuracy": one.mean, "sd": one.sd, "seeds": len(one.accuracies),
+        "key": point.network.key(), "accuracy": outcome.mean, "sd": outcome.sd, "seeds": len(outcome.accuracies),
     }  # fmt: skip
 
 
@@ -268,15 +268,15 @@ def _about(asked: _Asked) -> dict[str, Any]:
     }
 
 
-def _conclude(asked: _Asked, found: Sequence[Outcome]) -> int:
+def _conclude(asked: _Asked, results: Sequence[Outcome]) -> int:
     """Say what was found, where it is, and what to type next. Returns the exit code."""
     folder = asked.folder
-    if all(one.mean is None for one in found):
-        reasons = sorted({error for one in found for error in one.errors})
+    if all(outcome.mean is None for outcome in results):
+        reasons = sorted({error for outcome in results for error in outcome.errors})
         say(f"no network was evaluated to the end ({'; '.join(reasons)}); see {folder}/comparison.csv")
         return 1
-    CONSOLE.print(_found_table(found))
-    for verdict in verdicts(found):
+    CONSOLE.print(_found_table(results))
+    for verdict in verdicts(results):
         say(verdict)
     say(
         f"written: {folder}/ with comparison.csv, comparison.png, summary.json, study.db\n"
@@ -286,13 +286,13 @@ def _conclude(asked: _Asked, found: Sequence[Outcome]) -> int:
     return 0
 
 
-def _found_table(found: Sequence[Outcome]) -> Table:
+def _found_table(results: Sequence[Outcome]) -> Table:
     table = Table(title="accuracy at equal MACs", title_justify="left")
     for heading in (*_HEADINGS, "accuracy"):
         table.add_column(heading, no_wrap=True)
-    for one in found:
-        text = "failed" if one.errors and one.mean is None else "-" if one.mean is None else accuracy_text(one)
-        table.add_row(*_cells(one.point, found[0].point.macs), text)
+    for row in results:
+        text = "failed" if row.errors and row.mean is None else "-" if row.mean is None else accuracy_text(row)
+        table.add_row(*_cells(row.point, results[0].point.macs), text)
     return table
 
 

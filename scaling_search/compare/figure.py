@@ -49,7 +49,7 @@ def bases_figure(found: Sequence[Outcome]) -> Figure:
 
 def overview_figure(found: Sequence[Outcome]) -> Figure:
     """All of them as one picture; Figure 4 only where there is something for it."""
-    bases = any(one.point.line in _BASE_COLORS and one.point.line != "width" for one in found)
+    bases = any(outcome.point.line in _BASE_COLORS and outcome.point.line != "width" for outcome in found)
     with styled((13.6, 9.2) if bases else (11.2, 8.6)) as figure:
         figure.set_facecolor(PAPER)
         rows = figure.add_gridspec(2, 1, height_ratios=(1.3, 1))
@@ -68,7 +68,7 @@ def overview_figure(found: Sequence[Outcome]) -> Figure:
 
 def draw_methods(axes: Axes, found: Sequence[Outcome]) -> None:
     curves = {method: _curve(found, method) for method in METHODS}
-    _frame(axes, found, [one for curve in curves.values() for one in curve])
+    _frame(axes, found, [outcome for curve in curves.values() for outcome in curve])
     _draw_curves(axes, curves, _COLORS, _MARKERS)
     _label_curves(axes, curves, _COLORS)
     _legend(axes, curves, _COLORS, _MARKERS, {method: method for method in METHODS})
@@ -76,15 +76,15 @@ def draw_methods(axes: Axes, found: Sequence[Outcome]) -> None:
 
 def draw_single(panels: Sequence[Axes], found: Sequence[Outcome]) -> None:
     curves = {method: _curve(found, method) for method in SINGLE}
-    shown = [one for curve in curves.values() for one in curve]
+    shown = [outcome for curve in curves.values() for outcome in curve]
     for axes, (method, curve) in zip(panels, curves.items(), strict=True):
         _frame(axes, found, shown, few=True)
-        known = [one for one in curve if one.mean is not None]
-        if all(one.reach is not None for one in known):
+        known = [outcome for outcome in curve if outcome.mean is not None]
+        if all(outcome.reach is not None for outcome in known):
             axes.fill_between(
-                [one.point.macs for one in known],
-                [(one.mean or 0.0) - (one.reach or 0.0) for one in known],
-                [(one.mean or 0.0) + (one.reach or 0.0) for one in known],
+                [outcome.point.macs for outcome in known],
+                [(outcome.mean or 0.0) - (outcome.reach or 0.0) for outcome in known],
+                [(outcome.mean or 0.0) + (outcome.reach or 0.0) for outcome in known],
                 color=to_rgba(_COLORS[method], 0.16), linewidth=0, zorder=1.5,
             )  # fmt: skip
         _draw_curves(axes, {method: curve}, _COLORS, _MARKERS, intervals=False)
@@ -92,39 +92,39 @@ def draw_single(panels: Sequence[Axes], found: Sequence[Outcome]) -> None:
         if axes is not panels[0]:
             axes.set_ylabel("")
             axes.tick_params(axis="y", length=0)
-        for place, one in enumerate(known):
-            start, last = one.point.line == BASELINE, place == len(known) - 1
-            falls = place > 0 and (one.mean or 0.0) < (known[place - 1].mean or 0.0)
+        for place, outcome in enumerate(known):
+            start, last = outcome.point.line == BASELINE, place == len(known) - 1
+            falls = place > 0 and (outcome.mean or 0.0) < (known[place - 1].mean or 0.0)
             left = not start and (last or not falls)  # where the line leaves room
             below = start or (last and falls)
             axes.annotate(
-                one.label, (one.point.macs, one.mean or 0.0), xytext=(-7 if left else 9, -3 if below else 5),
-                textcoords="offset points", ha="right" if left else "left", va="top" if below else "bottom",
-                color=INK if start else _COLORS[method], fontsize=8.5, zorder=7,
+                outcome.label, (outcome.point.macs, outcome.mean or 0.0), textcoords="offset points",
+                xytext=(-7 if left else 9, -3 if below else 5), ha="right" if left else "left",
+                va="top" if below else "bottom", color=INK if start else _COLORS[method], fontsize=8.5, zorder=7,
                 path_effects=[withStroke(linewidth=2.5, foreground=PAPER)],
             )  # fmt: skip
 
 
 def draw_bases(axes: Axes, found: Sequence[Outcome]) -> None:
     curves = {line: _curve(found, line, start=line == "width") for line in _BASE_COLORS}
-    _frame(axes, found, [one for curve in curves.values() for one in curve])
+    _frame(axes, found, [outcome for curve in curves.values() for outcome in curve])
     _draw_curves(axes, curves, _BASE_COLORS, _BASE_MARKERS)
     _label_curves(axes, curves, _BASE_COLORS)
     titles = {line_of(base): f"from d={base[0]:.1f}, r={base[1]:.1f}" for base in BASES}
     _legend(axes, curves, _BASE_COLORS, _BASE_MARKERS, titles)
 
 
-def _curve(found: Sequence[Outcome], line: str, start: bool = True) -> list[Outcome]:
+def _curve(outcomes: Sequence[Outcome], line: str, start: bool = True) -> list[Outcome]:
     """The baseline, which all lines start from, and the line's own, by MACs."""
-    own = [one for one in found if one.point.line == line or (start and one.point.line == BASELINE)]
-    return sorted((one for one in own if one.mean is not None), key=lambda one: one.point.macs)
+    own = [outcome for outcome in outcomes if outcome.point.line == line or (start and outcome.point.line == BASELINE)]
+    return sorted((outcome for outcome in own if outcome.mean is not None), key=lambda outcome: outcome.point.macs)
 
 
-def _frame(axes: Axes, found: Sequence[Outcome], shown: Sequence[Outcome], few: bool = False) -> None:
+def _frame(axes: Axes, outcomes: Sequence[Outcome], shown: Sequence[Outcome], few: bool = False) -> None:
     """Logarithmic MACs with a tick at each level, and the accuracies that there are."""
-    whole = next(one.point.macs for one in found if one.point.line == BASELINE)
-    levels = sorted({one.point.level for one in found})
-    ratios = [one.point.macs / whole for one in found] + [1.0]
+    whole = next(outcome.point.macs for outcome in outcomes if outcome.point.line == BASELINE)
+    levels = sorted({outcome.point.level for outcome in outcomes})
+    ratios = [outcome.point.macs / whole for outcome in outcomes] + [1.0]
     room = (max(ratios) / min(ratios)) ** 0.07 * 1.03
     axes.set_xscale("log")
     axes.set_xlim(whole * min(ratios) / room, whole * max(ratios) * room)
@@ -135,9 +135,9 @@ def _frame(axes: Axes, found: Sequence[Outcome], shown: Sequence[Outcome], few: 
     axes.yaxis.set_major_locator(MaxNLocator(5 if few else 7, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g}%" if value <= 1 + 1e-9 else ""))
     axes.set_ylabel("Accuracy")
-    ends = [accuracy for one in shown for accuracy in one.accuracies]
-    steady = [one for one in shown if one.noise is None or not one.noise.own]  # of the others, bars may leave the frame
-    ends += [(one.mean or 0.0) + sign * (one.reach or 0.0) for one in steady for sign in (1, -1)]
+    ends = [accuracy for outcome in shown for accuracy in outcome.accuracies]
+    steady = [outcome for outcome in shown if outcome.noise is None or not outcome.noise.own]  # other bars may run out
+    ends += [(outcome.mean or 0.0) + sign * (outcome.reach or 0.0) for outcome in steady for sign in (1, -1)]
     if not ends:
         axes.set_ylim(0, 1)
         axes.annotate("no network is evaluated yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color=MUTED,
@@ -155,46 +155,46 @@ def _draw_curves(
     intervals: bool = True,
 ) -> None:
     """Means joined by lines, the interval of each as a bar, and a dot for each seed; the baseline once."""
-    baselines = {one.point.line: one for curve in curves.values() for one in curve if one.point.line == BASELINE}
+    starts = {start.point.line: start for curve in curves.values() for start in curve if start.point.line == BASELINE}
     for name, curve in curves.items():
-        xs = [_place(axes, one, name, list(curves)) for one in curve]
-        axes.plot(xs, [one.mean or 0.0 for one in curve], color=colors[name], lw=2.0, zorder=3, solid_capstyle="round")
-        for x, one in zip(xs, curve, strict=True):
-            if one.point.line != BASELINE:
-                _draw_mark(axes, x, one, colors[name], markers[name], intervals)
-    for one in baselines.values():
-        _draw_mark(axes, one.point.macs, one, INK, "o", intervals)
+        xs = [_place(axes, outcome, name, list(curves)) for outcome in curve]
+        axes.plot(xs, [mark.mean or 0.0 for mark in curve], color=colors[name], lw=2, zorder=3, solid_capstyle="round")
+        for x, outcome in zip(xs, curve, strict=True):
+            if outcome.point.line != BASELINE:
+                _draw_mark(axes, x, outcome, colors[name], markers[name], intervals)
+    for start in starts.values():
+        _draw_mark(axes, start.point.macs, start, INK, "o", intervals)
 
 
-def _draw_mark(axes: Axes, x: float, one: Outcome, color: str, marker: str, interval: bool) -> None:
-    mean = one.mean or 0.0
-    if interval and one.reach is not None:
-        axes.plot([x, x], [mean - one.reach, mean + one.reach], color=to_rgba(color, 0.38), lw=5, zorder=2,
+def _draw_mark(axes: Axes, x: float, outcome: Outcome, color: str, marker: str, interval: bool) -> None:
+    mean = outcome.mean or 0.0
+    if interval and outcome.reach is not None:
+        axes.plot([x, x], [mean - outcome.reach, mean + outcome.reach], color=to_rgba(color, 0.38), lw=5, zorder=2,
                   solid_capstyle="butt")  # fmt: skip
-    if len(one.accuracies) > 1:
-        axes.scatter([x] * len(one.accuracies), one.accuracies, s=9, color=color, edgecolors=PAPER, linewidths=0.4,
-                     zorder=4)  # fmt: skip
+    if len(outcome.accuracies) > 1:
+        axes.scatter([x] * len(outcome.accuracies), outcome.accuracies, s=9, color=color, edgecolors=PAPER,
+                     linewidths=0.4, zorder=4)  # fmt: skip
     axes.plot(x, mean, marker=marker, ms=7.5, color=color, markeredgecolor=PAPER, markeredgewidth=1.1, zorder=5)
 
 
-def _place(axes: Axes, one: Outcome, name: str, names: Sequence[str]) -> float:
+def _place(axes: Axes, outcome: Outcome, name: str, names: Sequence[str]) -> float:
     """Where a mark stands: at its MACs, a little aside where others of the level stand there too."""
-    if one.point.line == BASELINE:
-        return float(one.point.macs)
+    if outcome.point.line == BASELINE:
+        return float(outcome.point.macs)
     low, high = axes.get_xlim()
     aside = (names.index(name) - (len(names) - 1) / 2) * _APART
-    return float(one.point.macs * math.exp(aside * math.log(high / low)))
+    return float(outcome.point.macs * math.exp(aside * math.log(high / low)))
 
 
 def _label_curves(axes: Axes, curves: Mapping[str, Sequence[Outcome]], colors: Mapping[str, str]) -> None:
     """The multipliers beside each mark, where they hide neither a line nor a seed, if there is room."""
     crowd, notes = [], {}
     for name, curve in curves.items():
-        places = [(_place(axes, one, name, list(curves)), one.mean or 0.0) for one in curve]
-        for one, (x, y) in zip(curve, places, strict=True):
-            color = INK if one.point.line == BASELINE else colors[name]
-            notes[x, y] = (x, y, one.label, color)  # the baseline once
-            crowd += [(x, accuracy) for accuracy in one.accuracies]
+        places = [(_place(axes, outcome, name, list(curves)), outcome.mean or 0.0) for outcome in curve]
+        for outcome, (x, y) in zip(curve, places, strict=True):
+            color = INK if outcome.point.line == BASELINE else colors[name]
+            notes[x, y] = (x, y, outcome.label, color)  # the baseline once
+            crowd += [(x, accuracy) for accuracy in outcome.accuracies]
         for (x, y), (x_end, y_end) in itertools.pairwise(places):
             crowd += zip(np.geomspace(x, x_end, 40), np.linspace(y, y_end, 40), strict=True)
     label_points(axes, list(notes.values()), crowd)
@@ -214,10 +214,10 @@ def _legend(
         for name, curve in curves.items()
         if curve
     ]
-    shown = [one for curve in curves.values() for one in curve]
-    if any(len(one.accuracies) > 1 for one in shown):
+    shown = [outcome for curve in curves.values() for outcome in curve]
+    if any(len(outcome.accuracies) > 1 for outcome in shown):
         handles.append(Line2D([], [], color=MUTED, marker="o", ms=3, lw=0, label="one seed"))
-    if any(one.reach is not None for one in shown):
+    if any(outcome.reach is not None for outcome in shown):
         handles.append(Line2D([], [], color=to_rgba(MUTED, 0.5), lw=5, label="mean, 95%", solid_capstyle="butt"))
     if handles:
         wide = axes.figure.bbox.width / axes.figure.figure.dpi > 1.4 * len(handles)

@@ -78,10 +78,10 @@ def check_factors(factors: Any) -> tuple[float, ...]:
     """The multiples of the baseline's MACs at which networks are compared, in order; InputError unless all exceed 1."""
     if not isinstance(factors, Sequence) or isinstance(factors, str) or not factors:
         raise InputError(f"factors={factors}: it must be a list of multiples of the baseline's MACs, such as [2,4]")
-    found = sorted(check_number("factors", factor, above=1, below=1000) for factor in factors)
-    if len(set(found)) < len(found):
-        raise InputError(f"factors=[{','.join(f'{factor:g}' for factor in found)}]: one of them is there twice")
-    return tuple(found)
+    multiples = sorted(check_number("factors", factor, above=1, below=1000) for factor in factors)
+    if len(set(multiples)) < len(multiples):
+        raise InputError(f"factors=[{','.join(f'{factor:g}' for factor in multiples)}]: one of them is there twice")
+    return tuple(multiples)
 
 
 def points_at_equal_macs(
@@ -101,8 +101,8 @@ def points_at_equal_macs(
     for factor in factors:
         near = [round(factor * (1 + sign * share / 100), 4) for share in range(AWAY + 1) for sign in (1, -1)]
         for level in near:
-            found = _of_all_methods(baseline, constants, level, tolerance, rounding) if level > 1 else None
-            if found is not None:
+            by_method = _of_all_methods(baseline, constants, level, tolerance, rounding) if level > 1 else None
+            if by_method is not None:
                 break
         else:
             raise InputError(_nothing_there(baseline, constants, factor, tolerance, rounding))
@@ -111,7 +111,7 @@ def points_at_equal_macs(
                 f"factors: for {factor:g} all methods have a network at {level:g} times the baseline's MACs, which is "
                 f"another's level within tolerance={tolerance:g}; leave it out"
             )
-        points += [_point(method, factor, level, found[method], baseline) for method in METHODS]
+        points += [_point(method, factor, level, by_method[method], baseline) for method in METHODS]
     return points
 
 
@@ -128,15 +128,15 @@ def on_bases(
         depth, resolution = base
         start = _itself(scale(baseline, depth, 1.0, round(resolution * baseline.resolution), rounding))
         for factor, level in levels.items():
-            found: Candidate | None = None
+            candidate: Candidate | None = None
             if abs(start.macs / (level * whole) - 1) <= tolerance:
-                found = start
+                candidate = start
             elif start.macs < level * whole:
-                found = _along(start.network, SINGLE["width"], level * whole / start.macs, tolerance, rounding)
-            if found is None:
+                candidate = _along(start.network, SINGLE["width"], level * whole / start.macs, tolerance, rounding)
+            if candidate is None:
                 wanting.append((line_of(base), factor))
             else:
-                points.append(_point(line_of(base), factor, level, found, baseline))
+                points.append(_point(line_of(base), factor, level, candidate, baseline))
     return points, wanting
 
 
@@ -144,13 +144,13 @@ def _of_all_methods(
     baseline: Arch, constants: Coefficients, level: float, tolerance: float, rounding: str
 ) -> dict[str, Candidate] | None:
     """By method, the network of that many times the baseline's MACs; None unless all have one."""
-    found = {}
+    by_method = {}
     for method in reversed(METHODS):  # resolution, which makes the longest jumps, before width and depth
         candidate = _along(baseline, SINGLE.get(method, constants), level, tolerance, rounding)
         if candidate is None:
             return None
-        found[method] = candidate
-    return found
+        by_method[method] = candidate
+    return by_method
 
 
 def _along(start: Arch, direction: Coefficients, factor: float, tolerance: float, rounding: str) -> Candidate | None:
@@ -186,9 +186,9 @@ def _nothing_there(baseline: Arch, constants: Coefficients, factor: float, toler
         low, high, nearest = tolerance, 1.0, None
         while high - low > _CLOSENESS:  # the least tolerance that finds one
             middle = (low + high) / 2
-            found = _along(baseline, direction, factor, middle, rounding)
-            nearest = found or nearest
-            low, high = (low, middle) if found else (middle, high)
+            candidate = _along(baseline, direction, factor, middle, rounding)
+            nearest = candidate or nearest
+            low, high = (low, middle) if candidate else (middle, high)
         there = "none is near" if nearest is None else f"the nearest has {nearest.macs / cost(baseline).macs:.3g} times"
         return (
             f"factors: {method} scaling has no network of {factor:g} times the baseline's MACs within "

@@ -101,13 +101,13 @@ class Contrast:
 def outcomes(points: Sequence[Point], evaluations: Sequence[Evaluation]) -> list[Outcome]:
     """Each point with what its network came to; points of one network share it."""
     by_network: dict[str, list[Evaluation]] = {point.network.key(): [] for point in points}
-    for one in sorted(evaluations, key=lambda one: one.replicate):
-        if one.network in by_network:
-            by_network[one.network].append(one)
+    for evaluation in sorted(evaluations, key=lambda evaluation: evaluation.replicate):
+        if evaluation.network in by_network:
+            by_network[evaluation.network].append(evaluation)
     accuracies = {
-        key: tuple(one.accuracy for one in found if one.accuracy is not None) for key, found in by_network.items()
+        key: tuple(run.accuracy for run in runs if run.accuracy is not None) for key, runs in by_network.items()
     }
-    errors = {key: tuple(one.error for one in found if one.error is not None) for key, found in by_network.items()}
+    errors = {key: tuple(run.error for run in runs if run.error is not None) for key, runs in by_network.items()}
     noise = noise_of(accuracies)
     keys = [point.network.key() for point in points]
     return [
@@ -124,9 +124,9 @@ def noise_of(accuracies: Mapping[str, Sequence[float]]) -> dict[str, Noise]:
     """
     pool, apart = dict(accuracies), dict[str, Noise]()
     while True:
-        repeated = [key for key, found in pool.items() if len(found) > 1]
+        repeated = [key for key, over_seeds in pool.items() if len(over_seeds) > 1]
         noisiest = max(repeated, key=lambda key: variance(pool[key]), default=None)
-        rest, degrees = pooled_deviation([found for key, found in pool.items() if key != noisiest])
+        rest, degrees = pooled_deviation([over_seeds for key, over_seeds in pool.items() if key != noisiest])
         if noisiest is None or not rest:
             break
         own, own_degrees = variance(pool[noisiest]), len(pool[noisiest]) - 1
@@ -145,7 +145,7 @@ def contrasts(found: Sequence[Outcome]) -> list[Contrast]:
     The three intervals of a level hold all three true differences at once in 95% of all cases, so that the best of the
     three may be picked by its accuracy.
     """
-    known = {(one.point.level, one.point.line): one for one in found if one.accuracies}
+    known = {(outcome.point.level, outcome.point.line): outcome for outcome in found if outcome.accuracies}
     found_contrasts = []
     for (level, method), single in known.items():
         ours = known.get((level, COMPOUND))
@@ -158,17 +158,17 @@ def contrasts(found: Sequence[Outcome]) -> list[Contrast]:
     return found_contrasts
 
 
-def _reach(one: Outcome, other: Outcome) -> float | None:
+def _reach(first: Outcome, other: Outcome) -> float | None:
     """Half of the interval of the difference between two: Student's, or Welch's where their noise differs."""
-    if one.point.network == other.point.network:
+    if first.point.network == other.point.network:
         return 0.0
-    if one.noise is None or other.noise is None:
+    if first.noise is None or other.noise is None:
         return None
-    if one.noise == other.noise:
-        _, low, high = difference(one.accuracies, other.accuracies, one.noise.deviation, one.noise.degrees, _EACH)
+    if first.noise == other.noise:
+        _, low, high = difference(first.accuracies, other.accuracies, first.noise.deviation, first.noise.degrees, _EACH)
         return (high - low) / 2
-    parts = [each.noise.deviation**2 / len(each.accuracies) for each in (one, other) if each.noise is not None]
-    squares = parts[0] ** 2 / one.noise.degrees + parts[1] ** 2 / other.noise.degrees
+    parts = [each.noise.deviation**2 / len(each.accuracies) for each in (first, other) if each.noise is not None]
+    squares = parts[0] ** 2 / first.noise.degrees + parts[1] ** 2 / other.noise.degrees
     return float(stdtrit(sum(parts) ** 2 / squares, 0.5 + _EACH / 2)) * math.sqrt(sum(parts))
 
 
@@ -176,13 +176,13 @@ def verdicts(found: Sequence[Outcome]) -> list[str]:
     """What the data say of compound scaling against the best single dimension, a line for each level."""
     lines = []
     all_contrasts = contrasts(found)
-    for level in sorted({one.point.level for one in found if one.point.line in METHODS}):
-        here = {one.point.line: one for one in found if one.point.level == level and one.mean is not None}
-        singles = [one for one in all_contrasts if one.level == level]
+    for level in sorted({row.point.level for row in found if row.point.line in METHODS}):
+        here = {row.point.line: row for row in found if row.point.level == level and row.mean is not None}
+        singles = [contrast for contrast in all_contrasts if contrast.level == level]
         if not singles:
             lines.append(f"at {level:.3g}x: not known yet")
             continue
-        best = min(singles, key=lambda one: one.estimate)
+        best = min(singles, key=lambda contrast: contrast.estimate)
         values = f"compound {accuracy_text(here[COMPOUND])}, best single dimension ({best.method}) "
         values += accuracy_text(here[best.method])
         lines.append(f"at {level:.3g}x: {values}: {_told(best, singles)}")
@@ -195,7 +195,7 @@ def _told(best: Contrast, singles: Sequence[Contrast]) -> str:
     if best.low == best.high == 0:
         return "not told apart: they are the same network, or seeds make no difference"
     if not best.told:
-        beaten = [one.method for one in singles if one.told and one.estimate > 0]
+        beaten = [contrast.method for contrast in singles if contrast.told and contrast.estimate > 0]
         also = f"; above {' and '.join(beaten)} all the same" if beaten else ""
         return f"not told apart{also}"
     few = "" if len(singles) == len(SINGLE) else f" of the {len(singles)} known"
@@ -209,11 +209,11 @@ def accuracy_text(one: Outcome) -> str:
 
 def write_comparison(path: Path, found: Sequence[Outcome]) -> None:
     """`comparison.csv`: one row for each network of each line, as Tables 3 and 7 of the paper have them."""
-    whole = next(one.point.macs for one in found if one.point.line == BASELINE)
-    contrast_of = {(one.level, one.method): one for one in contrasts(found)}
+    whole = next(outcome.point.macs for outcome in found if outcome.point.line == BASELINE)
+    contrast_of = {(contrast.level, contrast.method): contrast for contrast in contrasts(found)}
     rows = []
-    for one in found:
-        point = one.point
+    for outcome in found:
+        point = outcome.point
         against = contrast_of.get((point.level, point.line))
         rows.append(
             {
@@ -222,12 +222,12 @@ def write_comparison(path: Path, found: Sequence[Outcome]) -> None:
                 "resolution": round(point.resolution, 4), "layers": point.network.blocks,
                 "side": point.network.resolution, "trim": round(point.candidate.trim, 4),
                 "macs": point.macs, "ratio": round(point.macs / whole, 4), "params": cost(point.network).params,
-                "accuracy_mean": one.mean, "accuracy_sd": one.sd, "seeds": len(one.accuracies), "reach": one.reach,
-                "own_noise": one.noise is not None and one.noise.own,
+                "accuracy_mean": outcome.mean, "accuracy_sd": outcome.sd, "seeds": len(outcome.accuracies),
+                "reach": outcome.reach, "own_noise": outcome.noise is not None and outcome.noise.own,
                 "compound_minus_this": against.estimate if against else None,
                 "low": against.low if against else None, "high": against.high if against else None,
-                "accuracies": " ".join(f"{accuracy:.6f}" for accuracy in one.accuracies),
-                "failed": len(one.errors), "network": point.network.key(),
+                "accuracies": " ".join(f"{accuracy:.6f}" for accuracy in outcome.accuracies),
+                "failed": len(outcome.errors), "network": point.network.key(),
             }
         )  # fmt: skip
     write_atomically(path, pd.DataFrame(rows).to_csv(index=False))

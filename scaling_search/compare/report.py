@@ -28,13 +28,13 @@ def report(
     left   evaluations that are still to come.
     notes  what is to be said of the networks: those that are the same, or wanting.
     """
-    pooled = [one.noise.deviation for one in found if one.noise is not None and not one.noise.own]
-    bases = [one for one in found if one.point.line not in (BASELINE, *METHODS)]
+    pooled = [outcome.noise.deviation for outcome in found if outcome.noise is not None and not outcome.noise.own]
+    bases = [outcome for outcome in found if outcome.point.line not in (BASELINE, *METHODS)]
     rows = _rows(found)
     return render(
         Path(__file__).with_name("report.html"),
         name,
-        [(number, one.error) for number, one in enumerate(evaluations) if one.error is not None],
+        [(number, evaluation.error) for number, evaluation in enumerate(evaluations) if evaluation.error is not None],
         config_text,
         about=about,
         left=left,
@@ -43,9 +43,9 @@ def report(
         verdicts=verdicts(found),
         within=pooled[0] if pooled else None,
         noisier=[
-            f"{one.point.line} at {one.point.level:.3g}x ({one.noise.deviation:.4f})"
-            for one in found
-            if one.noise is not None and one.noise.own
+            f"{outcome.point.line} at {outcome.point.level:.3g}x ({outcome.noise.deviation:.4f})"
+            for outcome in found
+            if outcome.noise is not None and outcome.noise.own
         ],
         methods=drawing(methods_figure(found), "depth, width, resolution and compound scaling at equal MACs"),
         single=drawing(single_figure(found), "each dimension scaled alone"),
@@ -55,13 +55,13 @@ def report(
     )
 
 
-def _rows(found: Sequence[Outcome]) -> list[dict[str, Any]]:
+def _rows(results: Sequence[Outcome]) -> list[dict[str, Any]]:
     """The networks as Tables 3 and 7 of the paper have them."""
-    whole = next(one.point.macs for one in found if one.point.line == BASELINE)
-    contrast_of = {(one.level, one.method): one for one in contrasts(found)}
+    whole = next(outcome.point.macs for outcome in results if outcome.point.line == BASELINE)
+    contrast_of = {(contrast.level, contrast.method): contrast for contrast in contrasts(results)}
     rows = []
-    for one in found:
-        point, against = one.point, contrast_of.get((one.point.level, one.point.line))
+    for outcome in results:
+        point, against = outcome.point, contrast_of.get((outcome.point.level, outcome.point.line))
         rows.append(
             {
                 "of_methods": point.line in (BASELINE, *METHODS),
@@ -75,11 +75,11 @@ def _rows(found: Sequence[Outcome]) -> list[dict[str, Any]]:
                 "macs": f"{point.macs / 1e6:,.1f}M",
                 "ratio": f"{point.macs / whole:.2f}×",
                 "accuracy": "failed"
-                if one.errors and one.mean is None
-                else accuracy_text(one)
-                if one.accuracies
+                if outcome.errors and outcome.mean is None
+                else accuracy_text(outcome)
+                if outcome.accuracies
                 else "–",
-                "seeds": len(one.accuracies),
+                "seeds": len(outcome.accuracies),
                 "difference": _signed(against.estimate) if against else "–",
                 "interval": f"{_signed(against.low)} to {_signed(against.high)}"
                 if against and against.low is not None and against.high is not None

@@ -28,31 +28,33 @@ def cost_figure(candidates: Sequence[Shown], target: float, tolerance: float) ->
 
 
 def _draw_costs(axes: Axes, candidates: Sequence[Shown], target: float, tolerance: float) -> None:
-    kept = [one for one in candidates if one.realised is not None and not one.adjusted]
-    adjusted = [one for one in candidates if one.realised is not None and one.adjusted]
-    dropped = [one for one in candidates if one.realised is None]
+    unadjusted = [candidate for candidate in candidates if candidate.realised is not None and not candidate.adjusted]
+    adjusted = [candidate for candidate in candidates if candidate.realised is not None and candidate.adjusted]
+    dropped = [candidate for candidate in candidates if candidate.realised is None]
     crowd = min(1.0, len(candidates) / 100)
     size = 44 - 20 * crowd
 
     low, high = target * (1 - tolerance), target * (1 + tolerance)
     axes.axhspan(low, high, color=to_rgba(GREEN, 0.16), linewidth=0, zorder=0.5)
     axes.axhline(target, color=GREEN, lw=1.4, zorder=0.8)
-    for one in adjusted:
-        axes.plot([one.nominal] * 2, [one.formula, one.realised or 0.0], color=to_rgba(MUTED, 0.45), lw=0.8, zorder=1.5)
+    for candidate in adjusted:
+        axes.plot([candidate.nominal] * 2, [candidate.formula, candidate.realised or 0.0], lw=0.8, zorder=1.5,
+                  color=to_rgba(MUTED, 0.45))  # fmt: skip
     if adjusted:
         axes.scatter(
-            [one.nominal for one in adjusted], [one.formula for one in adjusted], s=0.6 * size, facecolors=PAPER,
-            edgecolors=MUTED, linewidths=0.9, zorder=2, label=f"the formula's network of those ({len(adjusted)})",
+            [candidate.nominal for candidate in adjusted], [candidate.formula for candidate in adjusted],
+            s=0.6 * size, facecolors=PAPER, edgecolors=MUTED, linewidths=0.9, zorder=2,
+            label=f"the formula's network of those ({len(adjusted)})",
         )  # fmt: skip
     for chosen, color, marker, label in (
-        (kept, BLUE, "o", "of equal cost: the formula's network"),
+        (unadjusted, BLUE, "o", "of equal cost: the formula's network"),
         (adjusted, ORANGE, "D", "of equal cost: adjusted"),
         (dropped, INK, "x", "dropped: no network of this cost"),
     ):
         if chosen:
             axes.scatter(
-                [one.nominal for one in chosen],
-                [one.formula if one.realised is None else one.realised for one in chosen],
+                [candidate.nominal for candidate in chosen],
+                [candidate.formula if candidate.realised is None else candidate.realised for candidate in chosen],
                 s=0.8 * size if marker == "D" else size, marker=marker, color=to_rgba(color, 0.9), zorder=3,
                 linewidths=1.2 if marker == "x" else 0.0, label=f"{label} ({len(chosen)})",
             )  # fmt: skip
@@ -68,8 +70,8 @@ def _draw_costs(axes: Axes, candidates: Sequence[Shown], target: float, toleranc
 
 
 def _frame(axes: Axes, candidates: Sequence[Shown], low: float, high: float) -> None:
-    nominal = [one.nominal for one in candidates] or [low, high]
-    costs = [cost for one in candidates for cost in (one.formula, one.realised) if cost is not None]
+    nominal = [candidate.nominal for candidate in candidates] or [low, high]
+    costs = [cost for candidate in candidates for cost in (candidate.formula, candidate.realised) if cost is not None]
     room = 0.06 * (max(nominal) - min(nominal)) or 0.03 * nominal[0]
     left, right = min(nominal) - room, max(nominal) + room
     bottom, top = min([*costs, low, left]), max([*costs, high, right])

@@ -26,7 +26,7 @@ def ranking_figure(candidates: Sequence[Shown], most: int = _MOST) -> Figure:
     """
     order = ranked(candidates)
     rows = order[:most]
-    rows += [one for one in order[most:] if one.coefficients == PUBLISHED]
+    rows += [candidate for candidate in order[most:] if candidate.coefficients == PUBLISHED]
     with styled((6.4, 1.7 + 0.29 * max(len(rows), _LEAST))) as figure:
         _draw_ranking(figure.add_subplot(), candidates, order, rows)
     return figure
@@ -39,38 +39,39 @@ def _draw_ranking(axes: Axes, candidates: Sequence[Shown], order: Sequence[Shown
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_yticks(range(len(rows)), [_name(one, order.index(one), len(rows)) for one in rows])
+    axes.set_yticks(range(len(rows)), [_name(candidate, order.index(candidate), len(rows)) for candidate in rows])
     if not rows:
-        text = "every evaluation failed" if any(one.failed for one in candidates) else "no candidate is evaluated yet"
+        failed = any(candidate.failed for candidate in candidates)
+        text = "every evaluation failed" if failed else "no candidate is evaluated yet"
         axes.set_xticks([])
         axes.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color=MUTED, fontsize=11,
                       path_effects=[withStroke(linewidth=5, foreground=PAPER)])  # fmt: skip
         return
-    told = any(one.probability_best is not None for one in rows)
-    together = sum(one.contender for one in rows)
+    told = any(candidate.probability_best is not None for candidate in rows)
+    together = sum(candidate.contender for candidate in rows)
     if told and len(order) > 1 and together:  # the first rows, by how they are ranked
         axes.axhspan(-0.5, together - 0.5, color=to_rgba(BLUE, 0.12), linewidth=0, zorder=0.5,
                      label="the best is one of these (95%)")  # fmt: skip
     labels = dict(mean="mean over seeds", seeds="one seed", interval="true accuracy, 95%")
-    for row, one in enumerate(rows):
-        color = BLUE if told and one.contender and len(order) > 1 else MUTED
-        if one.low is not None and one.high is not None:
+    for row, candidate in enumerate(rows):
+        color = BLUE if told and candidate.contender and len(order) > 1 else MUTED
+        if candidate.low is not None and candidate.high is not None:
             axes.plot(
-                [one.low, one.high], [row - 0.13] * 2, color=to_rgba(color, 0.4), lw=5, solid_capstyle="butt", zorder=2,
-                label=labels.pop("interval", None),
+                [candidate.low, candidate.high], [row - 0.13] * 2, color=to_rgba(color, 0.4), lw=5,
+                solid_capstyle="butt", zorder=2, label=labels.pop("interval", None),
             )  # fmt: skip
-        if one.expected is not None:
-            axes.plot([one.expected] * 2, [row - 0.23, row - 0.03], color=color, lw=1.3, zorder=3)
+        if candidate.expected is not None:
+            axes.plot([candidate.expected] * 2, [row - 0.23, row - 0.03], color=color, lw=1.3, zorder=3)
         axes.plot(
-            one.mean or 0.0, row - 0.13, marker="o", ms=6.5, color=color, markeredgecolor=PAPER, linestyle="none",
+            candidate.mean or 0.0, row - 0.13, marker="o", ms=6.5, color=color, markeredgecolor=PAPER, linestyle="none",
             zorder=4, label=labels.pop("mean", None),
         )  # fmt: skip
         axes.scatter(
-            one.accuracies, [row + 0.22] * len(one.accuracies), s=11, color=to_rgba(color, 0.75), linewidths=0,
-            zorder=3, label=labels.pop("seeds", None),
+            candidate.accuracies, [row + 0.22] * len(candidate.accuracies), s=11, color=to_rgba(color, 0.75),
+            linewidths=0, zorder=3, label=labels.pop("seeds", None),
         )  # fmt: skip
-        if one.probability_best is not None:
-            _beside(axes, row, _probability(one.probability_best), INK if one.contender else MUTED)
+        if candidate.probability_best is not None:
+            _beside(axes, row, _probability(candidate.probability_best), INK if candidate.contender else MUTED)
     if told:
         _beside(axes, -0.6, "best with\nprobability", MUTED)
     if order.index(rows[-1]) >= len(rows):  # the paper's, which is not among the best
@@ -80,9 +81,9 @@ def _draw_ranking(axes: Axes, candidates: Sequence[Shown], order: Sequence[Shown
     legend_below(axes)
 
 
-def _name(one: Shown, place: int, rows: int) -> str:
+def _name(candidate: Shown, place: int, rows: int) -> str:
     """Its title, with its place where that is not the row's own."""
-    return f"{place + 1}. {one.title}" if place >= rows else one.title
+    return f"{place + 1}. {candidate.title}" if place >= rows else candidate.title
 
 
 def _beside(axes: Axes, row: float, text: str, color: str) -> None:
@@ -93,7 +94,7 @@ def _beside(axes: Axes, row: float, text: str, color: str) -> None:
 def _told(order: Sequence[Shown], rows: Sequence[Shown]) -> str:
     """How many are not shown, and how many of those may be the best."""
     hidden = len(order) - len(rows)
-    more = sum(one.contender for one in order) - sum(one.contender for one in rows)
+    more = sum(candidate.contender for candidate in order) - sum(candidate.contender for candidate in rows)
     rest = f"; {more} more may be the best" if more else ""
     return f", {len(rows)} of {len(order)} candidates{rest}" if hidden else ""
 

@@ -88,8 +88,8 @@ def _draw_candidates(axes: Axes, candidates: Sequence[Shown]) -> None:
     handles: list[tuple[Any, str]] = []  # of the legend
 
     def draw(chosen: Sequence[bool], **look: Any) -> PathCollection:
-        found = centres[list(chosen)]
-        return axes.scatter(found[:, 0], found[:, 1], **look)
+        marks = centres[list(chosen)]
+        return axes.scatter(marks[:, 0], marks[:, 1], **look)
 
     example = {
         state: axes.scatter([], [], s=area, color=_COLORS(0.6), edgecolors=MUTED, linewidths=0.6)
@@ -97,11 +97,11 @@ def _draw_candidates(axes: Axes, candidates: Sequence[Shown]) -> None:
     }
     for state, told, area in (("evaluated", "evaluated", size), ("shared", "the same network as another", 0.4 * size)):
         if state in states:
-            colors = _COLORS(scale([one.mean or 0.0 for one in candidates if one.state == state]))
-            draw([one == state for one in states], s=area, c=colors, edgecolors=MUTED, linewidths=0.6, zorder=4)
+            colors = _COLORS(scale([candidate.mean or 0.0 for candidate in candidates if candidate.state == state]))
+            draw([own == state for own in states], s=area, c=colors, edgecolors=MUTED, linewidths=0.6, zorder=4)
             handles.append((example[state], told))
     if len(order) > 1 and order[0].probability_best is not None:
-        rivals = [one.contender and one.state == "evaluated" and one is not order[0] for one in candidates]
+        rivals = [shown.contender and shown.state == "evaluated" and shown is not order[0] for shown in candidates]
         rings = draw(rivals, s=_RING * size, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=5)
         handles += [((example["evaluated"], rings), "may be the best (95%)")] if any(rivals) else []
     looks: dict[str, tuple[str, dict[str, Any]]] = {
@@ -169,13 +169,13 @@ def _heights(labels: Sequence[_Label], marks: npt.NDArray[np.float64]) -> tuple[
             np.linspace((label.end, height), (label.x, label.y), 200)[:-12]
             for label, height in zip(labels, heights, strict=True)
         ]
-        found = sum(float((_distance(marks, line).min(1) < _APART / 2).sum()) for line in lines) - 0.1 * sum(heights)
-        for one, other in itertools.permutations(range(len(labels)), 2):
-            x, y = lines[one].T
-            hidden = bool(((x < labels[other].end + 0.01) & (abs(y - heights[other]) < 0.045)).any())
-            crossed = float(_distance(lines[one], lines[other]).min()) < 0.01
-            found += 100 * (hidden or crossed or abs(heights[one] - heights[other]) < 0.11)
-        return found
+        penalty = sum(float((_distance(marks, line).min(1) < _APART / 2).sum()) for line in lines) - 0.1 * sum(heights)
+        for first, second in itertools.permutations(range(len(labels)), 2):
+            x, y = lines[first].T
+            hidden = bool(((x < labels[second].end + 0.01) & (abs(y - heights[second]) < 0.045)).any())
+            crossed = float(_distance(lines[first], lines[second]).min()) < 0.01
+            penalty += 100 * (hidden or crossed or abs(heights[first] - heights[second]) < 0.11)
+        return penalty
 
     steps = [_HEIGHT + 0.03 - 0.03 * step for step in range(9)]
     return min(itertools.permutations(steps, len(labels)), key=trouble)
